@@ -1,0 +1,44 @@
+"""The `dus` command: its sub-commands and what holds for all of them."""
+
+from typing import Annotated
+
+import typer
+
+import dus_cli
+from dus_cli.cli.inspect import inspect
+from dus_cli.cli.upscale import upscale
+
+app = typer.Typer(
+    name="dus",
+    help="Depth up-scaling of language models: checkpoint surgery without torch.",
+    epilog="Documentation of every command, the plan format and the exit codes: see docs/.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(inspect)
+app.command()(upscale)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dus {dus_cli.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Depth up-scaling of language models: checkpoint surgery without torch."""
+
+
+def main() -> None:
+    """Runs the command line; the entry point of the `dus` script."""
+    app(prog_name="dus")

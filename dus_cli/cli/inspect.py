@@ -1,0 +1,186 @@
+"""`dus inspect`: what a checkpoint is."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from dus_cli.cli.output import Line, Output, Styled
+from dus_cli.cli.running import exit_codes
+from dus_cli.cli.wording import in_bytes, in_words, plural, ranges, wrapped
+from dus_cli.format.checkpoint import Shard, open_checkpoint
+from dus_cli.format.header import TensorInfo
+from dus_cli.format.strict_json import Json, dump_compact
+from dus_cli.inspection import Inspection, LayerKind, StackReport, inspect_checkpoint
+from dus_cli.sources.local import find_source
+
+_LABEL_COLUMNS = 14
+_MAX_LISTED = 12
+
+
+def inspect(
+    path: Annotated[str, typer.Argument(help="Checkpoint folder, or one .safetensors file.")],
+    tensors: Annotated[
+        bool, typer.Option("--tensors", help="List every tensor instead of the report.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print everything as one JSON document.")
+    ] = False,
+) -> None:
+    """Show what a checkpoint is: architecture, layers, sizes, and what --drop n/4 would give.
+
+    Reads headers, index and config.json only, never weights.
+
+    Examples:
+
+      dus inspect mistral-7b
+
+      dus inspect mistral-7b --tensors
+
+      dus inspect mistral-7b --json | jq .parameters
+    """
+    output = Output(as_json=as_json)
+    with exit_codes(output):
+        source = find_source(path)
+        checkpoint = open_checkpoint(source.path, name=source.name)
+        if tensors and not as_json:
+            output.result(_tensor_lines(checkpoint.tensors()))
+            return
+        inspection = inspect_checkpoint(checkpoint)
+        if as_json:
+            output.result_json(inspection.to_json(with_tensors=tensors))
+        else:
+            output.result(_report(inspection, path, output.width))
+
+
+def _tensor_lines(tensors: Iterator[tuple[Shard, str, TensorInfo]]) -> Iterator[Line]:
+    for shard, name, info in tensors:
+        yield (
+            f"{info.dtype:<8}  {_shape(info.shape):<16}  {info.begin:>12}  {info.end:>12}  "
+            f"{shard.name}  {name}"
+        )
+
+
+def _report(inspection: Inspection, path: str, width: int) -> Iterator[Line]:
+    checkpoint = inspection.checkpoint
+    yield Styled(checkpoint.name, "title")
+    if inspection.architecture or inspection.model_type:
+        kind = f" (model type {inspection.model_type})" if inspection.model_type else ""
+        yield _field("architecture", f"{inspection.architecture or 'not stated'}{kind}")
+    yield _field(
+        "parameters",
+        f"{inspection.parameter_count:,}"
+        + (
+            f" ({in_words(inspection.parameter_count)})"
+            if inspection.parameter_count >= 10**6
+            else ""
+        ),
+    )
+    yield _field(
+        "tensors",
+        f"{inspection.tensor_count:,} in {plural(len(checkpoint.shards), 'shard')}, "
+        f"{inspection.tensor_bytes:,} bytes"
+        + (f" ({in_bytes(inspection.tensor_bytes)})" if inspection.tensor_bytes >= 1000 else ""),
+    )
+    yield from _listed(
+        "dtypes",
+        [
+            f"{dtype} {plural(count, 'tensor')} {in_bytes(size)}"
+            for dtype, (count, size) in inspection.dtypes.items()
+        ],
+        width,
+    )
+    if inspection.head:
+        yield _field("head", inspection.head)
+    if inspection.problem:
+        yield [Styled(f"{'problem':<{_LABEL_COLUMNS}}", "error"), inspection.problem]
+    for report in inspection.stacks:
+        yield ""
+        yield from _stack_lines(report)
+    if inspection.outside:
+        yield ""
+        yield Styled("outside the layers", "label")
+        yield from _outside_lines(inspection)
+    if inspection.position_fields:
+        yield ""
+        yield Styled("config fields that depend on layers", "label")
+        for name, kind, value in inspection.position_fields:
+            yield f"  {name} = {_shortened(value)}  ({kind})"
+    if checkpoint.config is not None:
+        yield ""
+        yield from _listed("goes along", [f.path for f in checkpoint.carried_files], width)
+        yield from _listed(
+            "stays behind",
+            [f"{f.path} ({f.reason})" for f in checkpoint.left_out_files],
+            width,
+        )
+    yield from _preview_lines(inspection, path)
+
+
+def _stack_lines(report: StackReport) -> Iterator[Line]:
+    stack, counted = report.stack, report.counted
+    layers = counted.layer_count if counted else stack.layer_count
+    trailing = counted.trailing_count if counted else 0
+    more = f" and {plural(trailing, 'trailing layer')} (MTP)" if trailing else ""
+    yield [Styled(stack.prefix, "label"), f"  {plural(layers, 'layer')}{more}"]
+    if len(report.kinds) == 1:
+        yield f"  all alike: {_kind(report.kinds[0])}"
+        return
+    for kind in report.kinds[:_MAX_LISTED]:
+        noun = "layer" if len(kind.layers) == 1 else "layers"
+        yield f"  {noun} {ranges(kind.layers)}: {_kind(kind)}"
+        for sign, names in (("+", kind.added), ("-", kind.missing)):
+            if names:
+                rest = f" and {len(names) - 2:,} more" if len(names) > 2 else ""
+                yield Styled(f"    {sign} {', '.join(names[:2])}{rest}", "dim")
+    if len(report.kinds) > _MAX_LISTED:
+        yield f"  and {len(report.kinds) - _MAX_LISTED} more kinds (--json lists all)"
+
+
+def _kind(kind: LayerKind) -> str:
+    return f"{plural(kind.tensor_count, 'tensor')}, {kind.parameter_count:,} parameters each"
+
+
+def _outside_lines(inspection: Inspection) -> Iterator[Line]:
+    shown = inspection.outside[:_MAX_LISTED]
+    columns = min(max((len(name) for name, _ in shown), default=0), 44)
+    for name, info in shown:
+        yield f"  {name:<{columns}}  {info.dtype:<5} {_shape(info.shape)}"
+    if len(inspection.outside) > len(shown):
+        yield f"  and {len(inspection.outside) - len(shown):,} more (--tensors lists all)"
+
+
+def _preview_lines(inspection: Inspection, path: str) -> Iterator[Line]:
+    preview = inspection.preview
+    if preview is None:
+        return
+    yield ""
+    command = f"dus upscale {path} --drop {preview.drop}"
+    if preview.refusal:
+        yield [Styled(command, "title"), f"  is not possible: {preview.refusal}"]
+        return
+    yield [Styled(command, "title"), "  would give (n/4, as the paper does)"]
+    yield (
+        f"  {plural(preview.layers, 'layer')}, {preview.parameters:,} parameters "
+        f"({in_words(preview.parameters)}), {in_bytes(preview.tensor_bytes)}"
+    )
+
+
+def _listed(label: str, items: list[str], width: int) -> Iterator[Line]:
+    lines = wrapped(items, width - _LABEL_COLUMNS) or ["nothing"]
+    yield _field(label, lines[0])
+    for line in lines[1:]:
+        yield " " * _LABEL_COLUMNS + line
+
+
+def _field(label: str, text: str) -> Line:
+    return [Styled(f"{label:<{_LABEL_COLUMNS}}", "label"), text]
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape)) or "scalar"
+
+
+def _shortened(value: Json) -> str:
+    text = dump_compact(value).decode("utf-8", "replace")
+    return text if len(text) <= 44 else f"{text[:40]}…"

@@ -1,0 +1,41 @@
+"""How a command ends: every foreseen failure becomes one message and one exit code."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from dus_cli.cli.output import Output
+from dus_cli.errors import INTERRUPTED_EXIT_CODE, CheckpointError, DusError
+
+
+@contextmanager
+def exit_codes(output: Output, *, interrupted: str = "Interrupted.") -> Iterator[None]:
+    """Runs a command's body; errors are printed and turned into the documented exit code."""
+    try:
+        yield
+    except DusError as error:
+        _fail(output, error)
+    except MemoryError:
+        _fail(
+            output,
+            CheckpointError(
+                "not enough memory for the headers of this checkpoint",
+                hint="No real model comes near that: the file is likely hostile or damaged.",
+            ),
+        )
+    except KeyboardInterrupt:
+        # The terminal has just echoed ^C; start on a line of our own.
+        print(f"\n{interrupted}" if sys.stderr.isatty() else interrupted, file=sys.stderr)
+        raise typer.Exit(INTERRUPTED_EXIT_CODE) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(output, CheckpointError(f"{where}{error.strerror or error}"))
+
+
+def _fail(output: Output, error: DusError) -> None:
+    output.error(error)
+    raise typer.Exit(error.exit_code) from None

@@ -1,0 +1,338 @@
+"""`dus upscale`: make the deeper checkpoint."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from dus_cli.cli.output import Line, Output, Styled
+from dus_cli.cli.running import exit_codes
+from dus_cli.cli.wording import in_bytes, in_words, plural, wrapped
+from dus_cli.documents import write_documents
+from dus_cli.errors import RequestError
+from dus_cli.format.checkpoint import Checkpoint, open_checkpoint
+from dus_cli.format.strict_json import Json, dump_compact
+from dus_cli.model.config_rewrite import ABSENT, ConfigChange, ScaledStack
+from dus_cli.model.config_rules import FieldKind
+from dus_cli.plan import Plan, UpscaleRequest, parse_size, plan_upscale
+from dus_cli.sources.local import find_source
+
+UPSCALE_SCHEMA: Final = "dus-upscale/1"
+
+_BAR_COLUMNS = 48
+_INTERRUPTED = "Interrupted. The same command goes on from where it stopped."
+
+
+def upscale(
+    source: Annotated[
+        str | None, typer.Argument(metavar="SRC", help="Checkpoint folder to start from.")
+    ] = None,
+    drop: Annotated[
+        int | None,
+        typer.Option(
+            "--drop", "-m", metavar="M", help="Layers that each of the two copies loses (m)."
+        ),
+    ] = None,
+    target_layers: Annotated[
+        int | None,
+        typer.Option(metavar="S", help="Layers of the result (s = 2(n-m)), instead of --drop."),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="OUT", help="Target folder [./<name>-dus<S>]."),
+    ] = None,
+    stack: Annotated[
+        str | None,
+        typer.Option(metavar="PREFIX", help="Layer stack to scale, as dus inspect names it."),
+    ] = None,
+    config_rule: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=RULE",
+            help="What to do with a config field: gather, keep, reindex or rekey. Repeatable.",
+        ),
+    ] = None,
+    max_shard_size: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Largest output shard (5GB, 5GiB) [the source's]."),
+    ] = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Hub id of the source, for the model card."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an existing target once the new is complete.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the whole plan and write nothing.")
+    ] = False,
+    plan_to: Annotated[
+        str | None, typer.Option("--plan", metavar="FILE", help="With --dry-run: save the plan.")
+    ] = None,
+    from_plan: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Run a saved plan; its source is checked.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the plan and the result as JSON.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print the output path and errors only.")
+    ] = False,
+) -> None:
+    """Make the depth up-scaled checkpoint: layers 0..n-m-1, then m..n-1.
+
+    The path of the new checkpoint is printed on stdout, everything else on stderr. A run that was
+    interrupted is finished by the same command.
+
+    Examples:
+
+      dus upscale mistral-7b --drop 8
+
+      dus upscale mistral-7b --target-layers 48 -o solar --max-shard-size 5GB
+
+      dus upscale mistral-7b --drop 8 --dry-run --plan plan.json
+
+      dus upscale --from-plan plan.json
+    """
+    output = Output(as_json=as_json, quiet=quiet)
+    with exit_codes(output, interrupted=_INTERRUPTED):
+        if plan_to is not None and not dry_run:
+            raise RequestError("--plan saves the plan of a dry run", hint="Add --dry-run.")
+        if from_plan is not None:
+            if drop is not None or target_layers is not None or stack or config_rule:
+                raise RequestError(
+                    "--from-plan goes without --drop, --target-layers, --stack and --config-rule",
+                    hint="The saved plan says all that; to change it, plan again.",
+                )
+            plan, checkpoint, target = _load(Path(from_plan), source, out)
+        else:
+            if source is None:
+                raise RequestError("SRC is missing", hint="Give the folder of the checkpoint.")
+            if drop is not None and target_layers is not None:
+                raise RequestError("--drop and --target-layers say the same", hint="Give one.")
+            found = find_source(source)
+            checkpoint = _open_folder(found.path, found.name)
+            request = UpscaleRequest(
+                drop=drop,
+                target_layers=target_layers,
+                stack=stack,
+                config_rules=_parse_rules(config_rule or []),
+                max_shard_size=parse_size(max_shard_size) if max_shard_size else None,
+                base_model=base_model or found.base_model,
+                revision=found.revision,
+            )
+            plan = plan_upscale(checkpoint, request)
+            target = Path(out or f"{checkpoint.name}-dus{plan.after.layers}")
+        if dry_run:
+            _dry_run(plan, checkpoint, target, output, plan_to, force=force)
+        else:
+            _run(plan, checkpoint, target, output, force=force)
+
+
+def _open_folder(path: Path, name: str) -> Checkpoint:
+    if not path.is_dir():
+        raise RequestError(
+            f"{path}: is one file", hint="Give the folder that holds it and its config.json."
+        )
+    return open_checkpoint(path, name=name)
+
+
+def _parse_rules(rules: list[str]) -> dict[str, FieldKind]:
+    parsed = {}
+    for rule in rules:
+        name, _, kind = rule.rpartition("=")
+        if not name or kind not in set(FieldKind):
+            raise RequestError(
+                f"--config-rule {rule!r}: not FIELD=RULE",
+                hint=f"RULE is one of {', '.join(FieldKind)}.",
+            )
+        parsed[name] = FieldKind(kind)
+    return parsed
+
+
+def _load(path: Path, source: str | None, out: str | None) -> tuple[Plan, Checkpoint, Path]:
+    from dus_cli.plan_file import check_same, load_plan
+
+    saved = load_plan(path)
+    found = find_source(source or str(saved.source))
+    checkpoint = _open_folder(found.path, found.name)
+    plan = plan_upscale(checkpoint, saved.request)
+    check_same(saved, plan, checkpoint)
+    return plan, checkpoint, Path(out) if out else saved.output
+
+
+def _dry_run(
+    plan: Plan,
+    checkpoint: Checkpoint,
+    target: Path,
+    output: Output,
+    plan_to: str | None,
+    *,
+    force: bool,
+) -> None:
+    from dus_cli.execute.write import check_places, free_bytes, output_files
+    from dus_cli.plan_file import save_plan
+
+    check_places(checkpoint.folder, target, force=force)
+    files = output_files(plan, write_documents(plan, checkpoint.card))
+    needed, free = sum(file.size for file in files), free_bytes(target)
+    if plan_to is not None:
+        save_plan(Path(plan_to), plan, checkpoint, target)
+    if output.as_json:
+        output.result_json(
+            {
+                "schema": UPSCALE_SCHEMA,
+                "dry_run": True,
+                "output": str(target),
+                "bytes_needed": needed,
+                "bytes_free": free,
+                "plan": plan.to_json(),
+            }
+        )
+        return
+    if not output.quiet:
+        output.result(_summary(plan, checkpoint, target))
+        output.result(_details(plan, output.width))
+        short = "" if needed <= free else ": not enough, unless the file system shares blocks"
+        output.result(
+            ["", f"{in_bytes(needed)} to write, {in_bytes(free)} free{short}. Nothing was written."]
+        )
+
+
+def _run(plan: Plan, checkpoint: Checkpoint, target: Path, output: Output, *, force: bool) -> None:
+    from dus_cli.execute.write import check_places, execute
+
+    check_places(checkpoint.folder, target, force=force)
+    output.note(_summary(plan, checkpoint, target))
+    started = time.monotonic()
+    documents = write_documents(plan, checkpoint.card)
+    with _progress(output, plan.after.tensor_bytes) as advance:
+        execute(plan, checkpoint.folder, target, documents, force=force, progress=advance)
+    seconds = time.monotonic() - started
+    rate = in_bytes(int(plan.after.tensor_bytes / max(seconds, 1e-9)))
+    output.note([Styled(f"done in {seconds:.1f} s ({rate}/s)", "good")])
+    if output.as_json:
+        output.result_json(
+            {
+                "schema": UPSCALE_SCHEMA,
+                "dry_run": False,
+                "output": str(target),
+                "seconds": round(seconds, 3),
+                "plan": plan.to_json(),
+            }
+        )
+    else:
+        # The path as it is: a shell that gets it must be able to open it.
+        typer.echo(str(target))
+
+
+def _summary(plan: Plan, checkpoint: Checkpoint, target: Path) -> Iterator[Line]:
+    yield [Styled(checkpoint.name, "title"), " → ", Styled(str(target), "title")]
+    for scaled in plan.scaled:
+        yield from _picture(scaled)
+    yield (
+        f"  parameters  {plan.before.parameters:,} → {plan.after.parameters:,} "
+        f"({in_words(plan.after.parameters)})"
+    )
+    yield (
+        f"  weights     {in_bytes(plan.before.tensor_bytes)} in "
+        f"{plural(len(plan.source_shards), 'shard')} → {in_bytes(plan.after.tensor_bytes)} in "
+        f"{plural(len(plan.shards), 'shard')}"
+    )
+    for remark in plan.remarks:
+        yield [Styled("  note: ", "warning"), remark]
+
+
+def _picture(scaled: ScaledStack) -> Iterator[Line]:
+    """The two copies above each other on the axis of the output's layers, what is cut in dots."""
+    n, sources = scaled.counted.layer_count, scaled.layer_map.sources
+    segments = scaled.layer_map.segments()
+    yield (f"  {scaled.counted.stack.prefix}: {plural(n, 'layer')} → {len(sources)}")
+    for number, segment in enumerate(segments, start=1):
+        first, last = sources[segment.start], sources[segment.stop - 1]
+        # Where layer 0 of this copy would lie on the output's axis, and where its last one.
+        start = segment.start - first
+        low = min(part.start - sources[part.start] for part in segments)
+        span = max(part.start - sources[part.start] + n for part in segments) - low
+        bar = "".join(
+            _bar_cell((column + 0.5) * span / _BAR_COLUMNS + low - start, n, first, last)
+            for column in range(_BAR_COLUMNS)
+        )
+        yield f"    copy {number}  {bar}  layers {first}..{last}"
+    for before, after in zip(segments, segments[1:], strict=False):
+        yield Styled(
+            f"    seam    layer {sources[before.stop - 1]} is followed by a copy of layer "
+            f"{sources[after.start]}",
+            "dim",
+        )
+
+
+def _bar_cell(layer: float, n: int, first: int, last: int) -> str:
+    if not 0 <= layer < n:
+        return " "
+    return "█" if first <= layer < last + 1 else "░"
+
+
+def _details(plan: Plan, width: int) -> Iterator[Line]:
+    yield ""
+    yield Styled("config.json", "label")
+    for change in plan.config_changes:
+        yield f"  {_change(change)}"
+    yield ""
+    yield Styled("shards", "label")
+    for shard in plan.shards:
+        sources = ", ".join(dict.fromkeys(span.source for span in shard.spans))
+        yield (
+            f"  {shard.name}  {in_bytes(shard.size)}, {plural(len(shard.tensor_names), 'tensor')}"
+            f" from {sources}"
+        )
+    for label, items in (
+        ("goes along", [f"{file.path} ({in_bytes(file.size)})" for file in plan.carried_files]),
+        ("stays behind", [f"{file.path} ({file.reason})" for file in plan.left_out_files]),
+    ):
+        yield ""
+        yield Styled(label, "label")
+        for line in wrapped(items, width - 2) or ["nothing"]:
+            yield f"  {line}"
+
+
+def _change(change: ConfigChange) -> str:
+    before = "absent" if change.before is ABSENT else _shortened(change.before)
+    return f"{change.field}: {before} → {_shortened(change.after)}  ({change.rule})"
+
+
+def _shortened(value: Json) -> str:
+    text = dump_compact(value).decode("utf-8", "replace")
+    return text if len(text) <= 60 else f"{text[:56]}…"
+
+
+@contextmanager
+def _progress(output: Output, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr for somebody who looks at it; nothing elsewhere."""
+    if not output.shows_progress:
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    with Progress(
+        TextColumn("  writing"),
+        BarColumn(bar_width=None),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("writing", total=total)
+        yield lambda count: bar.advance(task, count)

@@ -1,0 +1,49 @@
+"""Numbers and lists as people read them."""
+
+from collections.abc import Iterable, Sequence
+
+
+def in_words(count: int) -> str:
+    """A parameter count as people say it: `7.24 billion`."""
+    for limit, word in ((10**12, "trillion"), (10**9, "billion"), (10**6, "million")):
+        if count >= limit:
+            return f"{count / limit:.3g} {word}"
+    return f"{count:,}"
+
+
+def in_bytes(count: int) -> str:
+    """A size in decimal units, as the Hub and disks count: `14.5 GB`."""
+    for limit, unit in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= limit:
+            return f"{count / limit:.1f} {unit}"
+    return f"{count} B"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 shard`, `2 shards`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending layer numbers as ranges, ends included: `0..2, 5`."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and parts[-1][-1] == number - 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    shown = [str(part[0]) if len(part) == 1 else f"{part[0]}..{part[1]}" for part in parts]
+    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")
+
+
+def wrapped(items: Iterable[str], width: int) -> list[str]:
+    """Items joined by commas, in lines of at most `width` characters where they fit."""
+    lines: list[str] = []
+    for item in items:
+        if lines and len(lines[-1]) + len(item) + 3 <= width:
+            lines[-1] += f", {item}"
+        else:
+            if lines:
+                lines[-1] += ","
+            lines.append(item)
+    return lines

@@ -1,0 +1,307 @@
+"""Carrying out a plan: every byte range moved once, the target there whole or not at all."""
+
+import errno
+import hashlib
+import os
+import queue
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dus_cli.errors import CheckpointError, DusError, OutputError
+from dus_cli.execute.copy import FileRange, RangeCopier
+from dus_cli.execute.staging import Staging, check_replaceable, open_staging
+from dus_cli.plan import CopySpan, Plan
+
+CHUNK_BYTES: Final = 32 << 20
+WORKERS: Final = 2
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes that have been written since the last call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFile:
+    """A file to be made: its first bytes, and spans of source files that fill the rest."""
+
+    path: str
+    size: int
+    head: bytes
+    spans: tuple[CopySpan, ...]
+
+
+def output_files(plan: Plan, documents: Mapping[str, bytes]) -> tuple[OutputFile, ...]:
+    """All files of the new checkpoint: shards, carried files, and those written anew."""
+    return (
+        *(
+            OutputFile(path=shard.name, size=shard.size, head=shard.header, spans=shard.spans)
+            for shard in plan.shards
+        ),
+        *(
+            OutputFile(
+                path=file.path,
+                size=file.size,
+                head=b"",
+                spans=(CopySpan(source=file.path, begin=0, end=file.size, target=0),),
+            )
+            for file in plan.carried_files
+        ),
+        *(
+            OutputFile(path=name, size=len(content), head=content, spans=())
+            for name, content in documents.items()
+        ),
+    )
+
+
+def check_places(source: Path, target: Path, *, force: bool) -> None:
+    """Raises OutputError when source and target overlap, or the target must not be replaced."""
+    check_replaceable(target, force=force)
+    real_source, real_target = source.resolve(), target.resolve()
+    if _is_inside(real_target, source) or _is_inside(real_source, target):
+        raise OutputError(
+            f"{target}: source and target overlap (source: {source})",
+            hint="Choose a target outside the source with -o.",
+        )
+    if os.path.lexists(target):
+        for path in source.rglob("*"):
+            if path.is_symlink() and _is_inside(path.resolve(), target):
+                raise OutputError(
+                    f"{target}: the source links to it ({path.name}), so it cannot be replaced"
+                )
+
+
+def free_bytes(target: Path) -> int:
+    """Bytes free where `target` is to be."""
+    return shutil.disk_usage(_existing(target)).free
+
+
+def execute(
+    plan: Plan,
+    source: Path,
+    target: Path,
+    documents: Mapping[str, bytes],
+    *,
+    force: bool = False,
+    progress: Progress = lambda count: None,
+    copier: RangeCopier | None = None,
+    workers: int = WORKERS,
+) -> None:
+    """Makes the checkpoint that `plan` describes at `target`; takes up an interrupted run.
+
+    Raises OutputError when the target may not or cannot be written, CheckpointError when the
+    source is not, or ceases to be, the one that was planned for. The target then does not exist,
+    or is still the old one.
+    """
+    check_places(source, target, force=force)
+    files = output_files(plan, documents)
+    with open_staging(target) as staging:
+        try:
+            before = _source_state(plan, source)
+            staging.resume_or_clear({"files": _digest(files), "source": before})
+            unfinished = [file for file in files if not staging.has(file.path, file.size)]
+            progress(sum(file.size for file in files) - sum(file.size for file in unfinished))
+            _check_space(target, unfinished, source, staging)
+            _Writer(source, staging, unfinished, copier or RangeCopier(), progress).run(workers)
+            if _source_state(plan, source) != before:
+                raise CheckpointError(f"{source}: changed while it was copied; nothing was made")
+            staging.commit(replace=force)
+        except OSError as error:
+            raise _output_error(error, target, staging) from error
+
+
+def _digest(files: Sequence[OutputFile]) -> str:
+    """SHA-256 over all that is to be written, source bytes represented by their spans."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(repr((file.path, file.size, file.head, file.spans)).encode())
+    return digest.hexdigest()
+
+
+def _source_state(plan: Plan, source: Path) -> dict[str, list[int]]:
+    """Size and time of change (ns) of every source file; checks that the shards' headers are
+    still those of the plan."""
+    state: dict[str, list[int]] = {}
+    for name in (*(s.name for s in plan.source_shards), *(f.path for f in plan.carried_files)):
+        try:
+            status = os.stat(source / name)
+        except OSError as error:
+            raise CheckpointError(f"{name}: cannot be read: {error.strerror}") from None
+        state[name] = [status.st_size, status.st_mtime_ns]
+    for shard in plan.source_shards:
+        with open(source / shard.name, "rb") as file:
+            head = file.read(shard.header.data_start)
+        if (
+            state[shard.name][0] != shard.size
+            or hashlib.sha256(head).hexdigest() != shard.header_sha256
+        ):
+            raise CheckpointError(f"{shard.name}: is not the file that was planned for")
+    return state
+
+
+class _Writer:
+    """Workers that fill unfinished files in the order of the source's bytes.
+
+    A source range that goes to two places is read from the disk once: its two copies follow each
+    other, and the second finds the bytes in the page cache.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        staging: Staging,
+        files: Sequence[OutputFile],
+        copier: RangeCopier,
+        progress: Progress,
+    ) -> None:
+        self._source = source
+        self._staging = staging
+        self._files = files
+        self._copier = copier
+        self._progress = progress
+        self._pieces_left = {file.path: 0 for file in files}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+
+    def run(self, workers: int) -> None:
+        """Writes all files; raises the first error of any worker, after all have stopped."""
+        partials = {file.path: self._start(file) for file in self._files}
+        pieces = self._pieces(partials)
+        for file in self._files:
+            if self._pieces_left[file.path] == 0:
+                self._staging.finish(file.path)
+        work: queue.SimpleQueue[tuple[str, FileRange] | None] = queue.SimpleQueue()
+        for piece in pieces:
+            work.put(piece)
+        for _ in range(workers):
+            work.put(None)
+        errors: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        threads = [
+            threading.Thread(target=self._work, args=(work, errors), daemon=True)
+            for _ in range(workers)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in threads:
+                # A wait with a timeout, as an untimed one cannot be interrupted on Windows.
+                error = errors.get()
+                if error is not None:
+                    raise error
+        finally:
+            self._stop.set()
+            for thread in threads:
+                thread.join()
+
+    def _start(self, file: OutputFile) -> Path:
+        partial = self._staging.begin(file.path, file.size)
+        if file.head:
+            with open(partial, "r+b") as handle:
+                handle.write(file.head)
+            self._progress(len(file.head))
+        return partial
+
+    def _pieces(self, partials: Mapping[str, Path]) -> list[tuple[str, FileRange]]:
+        """All spans in chunks, cut at the same source offsets whatever their target."""
+        pieces: list[tuple[str, FileRange]] = []
+        for file in self._files:
+            for span in file.spans:
+                for begin, end in _chunks(span.begin, span.end):
+                    offset = span.target + begin - span.begin
+                    piece = FileRange(
+                        self._source / span.source, begin, end, partials[file.path], offset
+                    )
+                    pieces.append((file.path, piece))
+                    self._pieces_left[file.path] += 1
+        pieces.sort(key=lambda item: (item[1].source, item[1].begin // CHUNK_BYTES))
+        return pieces
+
+    def _work(
+        self,
+        work: "queue.SimpleQueue[tuple[str, FileRange] | None]",
+        errors: "queue.SimpleQueue[BaseException | None]",
+    ) -> None:
+        try:
+            while not self._stop.is_set() and (item := work.get()) is not None:
+                path, piece = item
+                self._copier.copy(piece)
+                self._progress(piece.end - piece.begin)
+                with self._lock:
+                    self._pieces_left[path] -= 1
+                    done = self._pieces_left[path] == 0
+                if done:
+                    self._staging.finish(path)
+            errors.put(None)
+        except BaseException as error:
+            errors.put(error)
+
+
+def _chunks(begin: int, end: int) -> Iterator[tuple[int, int]]:
+    while begin < end:
+        cut = min(end, (begin // CHUNK_BYTES + 1) * CHUNK_BYTES)
+        yield begin, cut
+        begin = cut
+
+
+def _check_space(target: Path, files: Sequence[OutputFile], source: Path, staging: Staging) -> None:
+    needed = sum(file.size for file in files)
+    free = free_bytes(target)
+    if needed <= free or _shares_blocks(source, files, staging):
+        return
+    raise OutputError(
+        f"{target.parent}: {needed:,} bytes are needed, {free:,} are free",
+        hint="Free some space, or choose another place with -o.",
+    )
+
+
+def _shares_blocks(source: Path, files: Sequence[OutputFile], staging: Staging) -> bool:
+    """Whether the file system can let source and target share blocks, tried on one file."""
+    try:
+        import fcntl
+    except ImportError:
+        return False
+    clone = 0x40049409  # FICLONE of linux/fs.h
+    name = next((span.source for file in files for span in file.spans), None)
+    if name is None:
+        return False
+    probe = staging.folder / "probe"
+    try:
+        with open(source / name, "rb") as original, open(probe, "wb") as copy:
+            fcntl.ioctl(copy.fileno(), clone, original.fileno())
+    except OSError:
+        return False
+    finally:
+        probe.unlink(missing_ok=True)
+    return True
+
+
+def _output_error(error: OSError, target: Path, staging: Staging) -> DusError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return OutputError(
+        f"{target}: {'the disk is full' if full else error.strerror or error}",
+        hint=f"What is finished waits in {staging.folder.name}; the same command goes on from there.",
+    )
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Whether `folder` is `path` or one of the folders around it, by identity, not by name."""
+    try:
+        wanted = os.stat(folder)
+    except OSError:
+        return False
+    for place in (path, *path.parents):
+        try:
+            if os.path.samestat(os.stat(place), wanted):
+                return True
+        except OSError:
+            continue
+    return False

@@ -1,0 +1,118 @@
+"""Layer stacks, found from tensor names alone: `model.layers.7.mlp.up_proj.weight`.
+
+A name's dot-separated numbers are candidates for a layer number. The outermost number under
+which every count from 0 occurs is the layer's; numbers behind it (`experts.3`) belong to the
+layer. No list of known prefixes is needed, and none is kept.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+_LAYER_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,5}")
+"""ASCII digits without leading zeros: what a framework prints for an int. `layers.01` is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerStack:
+    """Tensors named `{prefix}.{layer}.{parameter}`.
+
+    `parameters[k]` are the parameter names of the layer `numbers[k]`, sorted; `numbers` ascend.
+    """
+
+    prefix: str
+    numbers: tuple[int, ...]
+    parameters: tuple[tuple[str, ...], ...]
+
+    @cached_property
+    def layer_count(self) -> int:
+        """How many layers are there, trailing ones (MTP) included."""
+        return len(self.numbers)
+
+    @cached_property
+    def missing_numbers(self) -> tuple[int, ...]:
+        """Layer numbers between 0 and the last one for which there is no tensor."""
+        return tuple(sorted(set(range(self.numbers[-1] + 1)) - set(self.numbers)))
+
+    def layer_of(self, tensor_name: str) -> int | None:
+        """The layer that a tensor belongs to, or None for one outside this stack."""
+        start = len(self.prefix) + 1 if self.prefix else 0
+        if start and not tensor_name.startswith(self.prefix + "."):
+            return None
+        number, dot, _ = tensor_name[start:].partition(".")
+        return int(number) if dot and _LAYER_NUMBER.fullmatch(number) else None
+
+    def rename(self, tensor_name: str, *, layer: int) -> str:
+        """The name of the same parameter in another layer."""
+        start = len(self.prefix) + 1 if self.prefix else 0
+        _, _, parameter = tensor_name[start:].partition(".")
+        return self.tensor_name(layer, parameter)
+
+    def tensor_name(self, layer: int, parameter: str) -> str:
+        """The full name of a layer's parameter."""
+        return f"{self.prefix}.{layer}.{parameter}" if self.prefix else f"{layer}.{parameter}"
+
+    def kinds(self) -> tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]:
+        """Layers grouped by the set of their parameters, in order of first occurrence."""
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for number, names in zip(self.numbers, self.parameters, strict=True):
+            groups.setdefault(names, []).append(number)
+        return tuple((names, tuple(numbers)) for names, numbers in groups.items())
+
+
+def find_stacks(tensor_names: Iterable[str]) -> tuple[LayerStack, ...]:
+    """Every numbered group of tensors in a checkpoint, largest (most tensors) first.
+
+    Groups with missing numbers are returned too, so that a checkpoint with a lost layer can be
+    told from one without layers.
+    """
+    names = [(name, tuple(name.split("."))) for name in tensor_names]
+    stacks = _find_from(names, 0)
+    return tuple(
+        sorted(
+            stacks,
+            key=lambda stack: (-sum(len(layer) for layer in stack.parameters), stack.prefix),
+        )
+    )
+
+
+_Named = tuple[str, tuple[str, ...]]
+
+
+def _find_from(names: Sequence[_Named], start: int) -> list[LayerStack]:
+    """Stacks among `names`, whose parts before `start` are settled."""
+    groups: dict[str, dict[int, list[_Named]]] = {}
+    depth: dict[str, int] = {}
+    for named in names:
+        parts = named[1]
+        # The last part is never a layer number: the layer needs a parameter behind it.
+        for position in range(start, len(parts) - 1):
+            if parts[position].isascii() and _LAYER_NUMBER.fullmatch(parts[position]):
+                prefix = ".".join(parts[:position])
+                groups.setdefault(prefix, {}).setdefault(int(parts[position]), []).append(named)
+                depth[prefix] = position
+                break
+    stacks: list[LayerStack] = []
+    for prefix, layers in groups.items():
+        position = depth[prefix]
+        if len(layers) == 1:
+            # A lone number (`towers.0.layers.5`) is part of a prefix if a stack lies behind it.
+            (only,) = layers.values()
+            inner = _find_from(only, position + 1)
+            if any(stack.layer_count > 1 for stack in inner):
+                stacks += inner
+                continue
+        numbers = tuple(sorted(layers))
+        stacks.append(
+            LayerStack(
+                prefix=prefix,
+                numbers=numbers,
+                parameters=tuple(
+                    tuple(sorted(".".join(parts[position + 1 :]) for _, parts in layers[number]))
+                    for number in numbers
+                ),
+            )
+        )
+    return stacks

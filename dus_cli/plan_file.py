@@ -1,0 +1,132 @@
+"""A plan saved for later: the plan, where its source lies, and what the source looked like.
+
+A saved plan is never trusted. It is made again from its request and its source, and run only if
+the two are equal; so a source that has changed, an edited file, and a plan of another version of
+`dus` are all refused for what they are.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dus_cli.errors import CheckpointError, OutputError
+from dus_cli.format.checkpoint import Checkpoint
+from dus_cli.format.files import read_small
+from dus_cli.format.strict_json import Json, dump_pretty, parse_object
+from dus_cli.model.config_rules import FieldKind
+from dus_cli.plan import Plan, UpscaleRequest
+
+PLAN_FILE_SCHEMA: Final = "dus-plan-file/1"
+_MAX_BYTES: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanFile:
+    """What a plan file holds; `source` and `output` are absolute paths."""
+
+    source: Path
+    output: Path
+    request: UpscaleRequest
+    plan: Mapping[str, Json]
+    files: Mapping[str, Json]
+
+
+def save_plan(path: Path, plan: Plan, checkpoint: Checkpoint, output: Path) -> None:
+    """Writes the plan file; an existing file at `path` is replaced.
+
+    Raises OutputError when it cannot be written.
+    """
+    content = dump_pretty(
+        {
+            "schema": PLAN_FILE_SCHEMA,
+            "source": str(checkpoint.folder.absolute()),
+            "output": str(output.absolute()),
+            "files": _seen(checkpoint),
+            "plan": plan.to_json(with_headers=True),
+        }
+    )
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def load_plan(path: Path) -> PlanFile:
+    """The plan file at `path`.
+
+    Raises CheckpointError when it cannot be read or is no plan file of this version.
+    """
+    value = parse_object(read_small(path, str(path), limit=_MAX_BYTES), str(path), non_finite=True)
+    if value.get("schema") != PLAN_FILE_SCHEMA:
+        raise CheckpointError(
+            f"{path}: is not a plan file ({PLAN_FILE_SCHEMA})",
+            hint="Write one with dus upscale SRC --drop M --dry-run --plan FILE.",
+        )
+    try:
+        request, source = value["plan"]["request"], value["plan"]["source"]
+        return PlanFile(
+            source=Path(value["source"]),
+            output=Path(value["output"]),
+            request=UpscaleRequest(
+                drop=request["drop"],
+                target_layers=request["target_layers"],
+                stack=request["stack"],
+                config_rules={
+                    name: FieldKind(kind) for name, kind in request["config_rules"].items()
+                },
+                max_shard_size=request["max_shard_size"],
+                base_model=source["base_model"],
+                revision=source["revision"],
+            ),
+            plan=value["plan"],
+            files=value["files"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise CheckpointError(f"{path}: is a damaged plan file", hint="Write it again.") from None
+
+
+def check_same(saved: PlanFile, plan: Plan, checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError when `plan`, made just now, is not the saved one."""
+    now = plan.to_json(with_headers=True)
+    if now["dus_version"] != saved.plan.get("dus_version"):
+        raise CheckpointError(
+            f"the plan was made by dus {saved.plan.get('dus_version')}, this is "
+            f"{now['dus_version']}",
+            hint="Plan again; it takes a second.",
+        )
+    difference = next(_differences(saved.plan, now, "plan"), None)
+    if difference is None and saved.files != _seen(checkpoint):
+        changed = sorted(
+            name for name, seen in _seen(checkpoint).items() if saved.files.get(name) != seen
+        )
+        difference = f"{', '.join(changed[:3])} has been written to"
+    if difference is not None:
+        raise CheckpointError(
+            f"{checkpoint.folder}: the source has changed since the plan was made ({difference})",
+            hint="Look at what changed, then plan again.",
+        )
+
+
+def _seen(checkpoint: Checkpoint) -> dict[str, Json]:
+    """Size in bytes and time of last change (ns) of every file that is copied."""
+    names = [shard.name for shard in checkpoint.shards]
+    names += [file.path for file in checkpoint.carried_files]
+    seen = {}
+    for name in names:
+        status = os.stat(checkpoint.folder / name)
+        seen[name] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    return seen
+
+
+def _differences(saved: Json, now: Json, path: str) -> Iterator[str]:
+    """Paths at which two JSON values differ."""
+    if isinstance(saved, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys((*saved, *now)):
+            yield from _differences(saved.get(key), now.get(key), f"{path}.{key}")
+    elif isinstance(saved, list) and isinstance(now, list) and len(saved) == len(now):
+        for position, (one, other) in enumerate(zip(saved, now, strict=True)):
+            yield from _differences(one, other, f"{path}[{position}]")
+    elif saved != now:
+        yield path

@@ -1,0 +1,18 @@
+"""Text that came from a file, made fit for a terminal, a log and a Markdown page."""
+
+
+def printable(text: str) -> str:
+    """`text` with everything that is not a visible character escaped, on one line.
+
+    Control characters, bidi marks, line breaks and lone surrogates become `\\x1b`, `\\u202e` and
+    so on. CI systems take a line that begins with `::` or holds `##[` for a command, so these are
+    broken up as well.
+    """
+    if not text.isprintable():
+        text = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+    return text.replace("::", ":\\x3a").replace("##[", "#\\x23[")
+
+
+def markdown_code(text: str) -> str:
+    """`text` as inline code that nothing in it can end."""
+    return "`" + printable(text).replace("`", "\\x60").replace("|", "\\x7c") + "`"

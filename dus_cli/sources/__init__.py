@@ -1,0 +1,1 @@
+"""What a user calls a model, turned into a folder that can be opened."""
