@@ -4,7 +4,7 @@
     .NAME.dus-staging/checkpoint/    becomes NAME in one rename
 
 A file there bears its own name only when it is complete and on the disk; before that it ends in
-`.partial`. So whatever stops a run, the next one knows what it may keep.
+`.dus-partial`. So whatever stops a run, the next one knows what it may keep.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from dus_cli.errors import OutputError
 from dus_cli.format.strict_json import Json
 
 _STATE: Final = "state.json"
-_PARTIAL: Final = ".partial"
+_PARTIAL: Final = ".dus-partial"
 _CHECKPOINT_MARKS: Final = ("config.json", "dus.json")
 
 _AT_FDCWD: Final = -100
@@ -36,13 +36,18 @@ class Staging:
         self.folder = target.with_name(f".{target.name}.dus-staging")
         self.payload = self.folder / "checkpoint"
 
-    def resume_or_clear(self, state: Json) -> None:
-        """Keeps what an earlier run with the same `state` finished; throws away anything else."""
-        if self._read_state() != state:
+    def resume_or_clear(self, state: dict[str, Json]) -> None:
+        """Keeps what an earlier run with the same `state` finished; throws away anything else.
+
+        The state holds the payload folder's inode number too: a run killed right after it has
+        exchanged the payload with an old checkpoint leaves that old one in the payload's place.
+        """
+        kept = self.payload.is_dir() and self._read_state() == self._with_inode(state)
+        if not kept:
             shutil.rmtree(self.payload, ignore_errors=True)
-            (self.folder / _STATE).unlink(missing_ok=True)
-            write_durably(self.folder / _STATE, json.dumps(state).encode("ascii"))
-        self.payload.mkdir(exist_ok=True)
+            self.payload.mkdir()
+            content = json.dumps(self._with_inode(state)).encode("ascii")
+            write_durably(self.folder / _STATE, content)
         for leftover in self.payload.rglob(f"*{_PARTIAL}"):
             leftover.unlink()
 
@@ -80,6 +85,9 @@ class Staging:
             os.rename(self.payload, self.target)
         _sync(self.target.parent)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _with_inode(self, state: dict[str, Json]) -> dict[str, Json]:
+        return {**state, "inode": self.payload.stat().st_ino}
 
     def _read_state(self) -> Json:
         try:

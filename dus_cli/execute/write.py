@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from dus_cli.errors import CheckpointError, DusError, OutputError
-from dus_cli.execute.copy import FileRange, RangeCopier
+from dus_cli.execute.copy import Piece, PieceCopier, Place, cut, merge, share
 from dus_cli.execute.staging import Staging, check_replaceable, open_staging
 from dus_cli.plan import CopySpan, Plan
 
-CHUNK_BYTES: Final = 32 << 20
-WORKERS: Final = 2
+WORKERS: Final = 4
+"""Writers at a time: what keeps one local disk busy; see docs/benchmarks.md."""
 
 Progress = Callable[[int], None]
 """Called with the number of bytes that have been written since the last call."""
@@ -86,14 +86,14 @@ def execute(
     *,
     force: bool = False,
     progress: Progress = lambda count: None,
-    copier: RangeCopier | None = None,
     workers: int = WORKERS,
+    direct: bool = True,
 ) -> None:
     """Makes the checkpoint that `plan` describes at `target`; takes up an interrupted run.
 
     Raises OutputError when the target may not or cannot be written, CheckpointError when the
     source is not, or ceases to be, the one that was planned for. The target then does not exist,
-    or is still the old one.
+    or is still the old one. `direct=False` forces the portable way of copying.
     """
     check_places(source, target, force=force)
     files = output_files(plan, documents)
@@ -104,7 +104,7 @@ def execute(
             unfinished = [file for file in files if not staging.has(file.path, file.size)]
             progress(sum(file.size for file in files) - sum(file.size for file in unfinished))
             _check_space(target, unfinished, source, staging)
-            _Writer(source, staging, unfinished, copier or RangeCopier(), progress).run(workers)
+            _Writer(source, staging, progress, direct=direct).run(unfinished, workers)
             if _source_state(plan, source) != before:
                 raise CheckpointError(f"{source}: changed while it was copied; nothing was made")
             staging.commit(replace=force)
@@ -142,52 +142,67 @@ def _source_state(plan: Plan, source: Path) -> dict[str, list[int]]:
 
 
 class _Writer:
-    """Workers that fill unfinished files in the order of the source's bytes.
+    """Fills unfinished files, in the order of the source's bytes.
 
-    A source range that goes to two places is read from the disk once: its two copies follow each
-    other, and the second finds the bytes in the page cache.
+    A source range that goes to several places is read once. A file is finished by whichever
+    worker writes its last byte.
     """
 
-    def __init__(
-        self,
-        source: Path,
-        staging: Staging,
-        files: Sequence[OutputFile],
-        copier: RangeCopier,
-        progress: Progress,
-    ) -> None:
+    def __init__(self, source: Path, staging: Staging, progress: Progress, *, direct: bool) -> None:
         self._source = source
         self._staging = staging
-        self._files = files
-        self._copier = copier
         self._progress = progress
-        self._pieces_left = {file.path: 0 for file in files}
+        self._direct = direct
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._files: dict[Path, OutputFile] = {}
+        self._missing: dict[Path, int] = {}
+        """Bytes that each unfinished file still lacks."""
 
-    def run(self, workers: int) -> None:
+    def run(self, files: Sequence[OutputFile], workers: int) -> None:
         """Writes all files; raises the first error of any worker, after all have stopped."""
-        partials = {file.path: self._start(file) for file in self._files}
-        pieces = self._pieces(partials)
-        for file in self._files:
-            if self._pieces_left[file.path] == 0:
-                self._staging.finish(file.path)
-        work: queue.SimpleQueue[tuple[str, FileRange] | None] = queue.SimpleQueue()
-        for piece in pieces:
-            work.put(piece)
-        for _ in range(workers):
-            work.put(None)
-        errors: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        wanted: dict[Path, list[Piece]] = {}
+        for file in files:
+            partial = self._begin(file)
+            for span in file.spans:
+                place = Place(partial, span.target)
+                piece = Piece(self._source / span.source, span.begin, span.end, (place,))
+                left = share(piece)
+                wanted.setdefault(piece.source, []).extend(left)
+                shared = span.end - span.begin - sum(part.end - part.begin for part in left)
+                self._written(partial, shared)
+        self._copy_all(
+            (part for pieces in wanted.values() for piece in merge(pieces) for part in cut(piece)),
+            workers,
+        )
+
+    def _begin(self, file: OutputFile) -> Path:
+        partial = self._staging.begin(file.path, file.size)
+        self._files[partial], self._missing[partial] = file, file.size
+        with open(partial, "r+b") as handle:
+            handle.write(file.head)
+        self._written(partial, len(file.head))
+        return partial
+
+    def _written(self, partial: Path, count: int) -> None:
+        """Takes note that `count` more bytes of a file are there."""
+        self._progress(count)
+        with self._lock:
+            self._missing[partial] -= count
+            complete = self._files.pop(partial, None) if not self._missing[partial] else None
+        if complete is not None:
+            self._staging.finish(complete.path)
+
+    def _copy_all(self, pieces: Iterator[Piece], workers: int) -> None:
+        results: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         threads = [
-            threading.Thread(target=self._work, args=(work, errors), daemon=True)
-            for _ in range(workers)
+            threading.Thread(target=self._work, args=(pieces, results)) for _ in range(workers)
         ]
         for thread in threads:
             thread.start()
         try:
             for _ in threads:
-                # A wait with a timeout, as an untimed one cannot be interrupted on Windows.
-                error = errors.get()
+                error = results.get()
                 if error is not None:
                     raise error
         finally:
@@ -195,54 +210,24 @@ class _Writer:
             for thread in threads:
                 thread.join()
 
-    def _start(self, file: OutputFile) -> Path:
-        partial = self._staging.begin(file.path, file.size)
-        if file.head:
-            with open(partial, "r+b") as handle:
-                handle.write(file.head)
-            self._progress(len(file.head))
-        return partial
-
-    def _pieces(self, partials: Mapping[str, Path]) -> list[tuple[str, FileRange]]:
-        """All spans in chunks, cut at the same source offsets whatever their target."""
-        pieces: list[tuple[str, FileRange]] = []
-        for file in self._files:
-            for span in file.spans:
-                for begin, end in _chunks(span.begin, span.end):
-                    offset = span.target + begin - span.begin
-                    piece = FileRange(
-                        self._source / span.source, begin, end, partials[file.path], offset
-                    )
-                    pieces.append((file.path, piece))
-                    self._pieces_left[file.path] += 1
-        pieces.sort(key=lambda item: (item[1].source, item[1].begin // CHUNK_BYTES))
-        return pieces
-
     def _work(
         self,
-        work: "queue.SimpleQueue[tuple[str, FileRange] | None]",
-        errors: "queue.SimpleQueue[BaseException | None]",
+        pieces: Iterator[Piece],
+        results: "queue.SimpleQueue[BaseException | None]",
     ) -> None:
         try:
-            while not self._stop.is_set() and (item := work.get()) is not None:
-                path, piece = item
-                self._copier.copy(piece)
-                self._progress(piece.end - piece.begin)
+            copier = PieceCopier(direct=self._direct)
+            while not self._stop.is_set():
                 with self._lock:
-                    self._pieces_left[path] -= 1
-                    done = self._pieces_left[path] == 0
-                if done:
-                    self._staging.finish(path)
-            errors.put(None)
-        except BaseException as error:
-            errors.put(error)
-
-
-def _chunks(begin: int, end: int) -> Iterator[tuple[int, int]]:
-    while begin < end:
-        cut = min(end, (begin // CHUNK_BYTES + 1) * CHUNK_BYTES)
-        yield begin, cut
-        begin = cut
+                    piece = next(pieces, None)
+                if piece is None:
+                    break
+                copier.copy(piece)
+                for place in piece.places:
+                    self._written(place.path, piece.end - piece.begin)
+            results.put(None)
+        except BaseException as error:  # handed to the thread that waits, which raises it
+            results.put(error)
 
 
 def _check_space(target: Path, files: Sequence[OutputFile], source: Path, staging: Staging) -> None:
