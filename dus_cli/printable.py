@@ -1,5 +1,9 @@
 """Text that came from a file, made fit for a terminal, a log and a Markdown page."""
 
+from typing import Final
+
+_QUOTED_CHARACTERS: Final = 120
+
 
 def printable(text: str) -> str:
     """`text` with everything that is not a visible character escaped, on one line.
@@ -16,3 +20,12 @@ def printable(text: str) -> str:
 def markdown_code(text: str) -> str:
     """`text` as inline code that nothing in it can end."""
     return "`" + printable(text).replace("`", "\\x60").replace("|", "\\x7c") + "`"
+
+
+def quoted(value: object) -> str:
+    """`repr(value)`, its middle left out where it is long: a name in a file may be megabytes."""
+    text = repr(value)
+    if len(text) <= _QUOTED_CHARACTERS:
+        return text
+    half = _QUOTED_CHARACTERS // 2
+    return f"{text[:half]}…{text[-half:]}"

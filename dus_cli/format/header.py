@@ -11,6 +11,7 @@ from typing import Final
 from dus_cli.errors import FormatError
 from dus_cli.format.dtypes import BITS_PER_ELEMENT
 from dus_cli.format.strict_json import Json, dump_compact, parse_object
+from dus_cli.printable import quoted
 
 LENGTH_BYTES: Final = 8
 MAX_HEADER_BYTES: Final = 100_000_000
@@ -86,7 +87,8 @@ def parse_header(raw: bytes, file_size: int, subject: str) -> Header:
     `{dtype, shape, data_offsets}`, a dtype is unknown, sizes and offsets disagree, or the tensors
     do not tile the data section exactly (a hole, an overlap, bytes missing or left over).
     """
-    if not raw.startswith(b"{"):
+    # The format wants the brace first; the library takes blanks before it as well.
+    if not raw.lstrip().startswith(b"{"):
         raise FormatError(f"{subject}: the header does not begin with '{{'", hint=_DOWNLOAD_AGAIN)
     entries = parse_object(raw, f"{subject}: header")
     metadata = _parse_metadata(entries.pop(_METADATA_KEY, None), subject)
@@ -126,38 +128,40 @@ def _parse_metadata(value: Json, subject: str) -> dict[str, str]:
         raise FormatError(f"{subject}: __metadata__ is not an object")
     for key, text in value.items():
         if not isinstance(text, str):
-            raise FormatError(f"{subject}: __metadata__ {key!r} is not a string")
+            raise FormatError(f"{subject}: __metadata__ {quoted(key)} is not a string")
     return value
 
 
 def _parse_entry(name: str, entry: Json, subject: str) -> TensorInfo:
     if not isinstance(entry, dict):
-        raise FormatError(f"{subject}: tensor {name!r} is not described by an object")
+        raise FormatError(f"{subject}: tensor {quoted(name)} is not described by an object")
     try:
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     except KeyError as error:
-        raise FormatError(f"{subject}: tensor {name!r} has no {error.args[0]}") from None
+        raise FormatError(f"{subject}: tensor {quoted(name)} has no {error.args[0]}") from None
     bits = BITS_PER_ELEMENT.get(dtype) if isinstance(dtype, str) else None
     if bits is None:
         raise FormatError(
-            f"{subject}: tensor {name!r} has the unknown dtype {dtype!r}",
+            f"{subject}: tensor {quoted(name)} has the unknown dtype {quoted(dtype)}",
             hint="If the format has gained it since, a newer dus knows it.",
         )
     if not isinstance(shape, list) or not all(_is_size(size) for size in shape):
-        raise FormatError(f"{subject}: tensor {name!r} has the impossible shape {shape!r:.80}")
+        raise FormatError(
+            f"{subject}: tensor {quoted(name)} has the impossible shape {quoted(shape)}"
+        )
     if (
         not isinstance(offsets, list)
         or len(offsets) != 2
         or not all(_is_size(offset) for offset in offsets)
     ):
         raise FormatError(
-            f"{subject}: tensor {name!r} has the impossible data_offsets {offsets!r:.80}"
+            f"{subject}: tensor {quoted(name)} has the impossible data_offsets {quoted(offsets)}"
         )
     begin, end = offsets
     bit_count = _product(shape) * bits
     if bit_count > _MAX_USIZE or bit_count != 8 * (end - begin):
         raise FormatError(
-            f"{subject}: tensor {name!r} is {dtype} {shape!r:.80}, which does not fill its bytes "
+            f"{subject}: tensor {quoted(name)} is {dtype} {quoted(shape)}, which does not fill its bytes "
             f"{begin} to {end}",
             hint=_DOWNLOAD_AGAIN,
         )
@@ -172,7 +176,7 @@ def _check_tiling(
         if info.begin != position:
             what = "overlaps the tensor before it" if info.begin < position else "leaves a hole"
             raise FormatError(
-                f"{subject}: tensor {name!r} begins at byte {info.begin} of the data, where "
+                f"{subject}: tensor {quoted(name)} begins at byte {info.begin} of the data, where "
                 f"{position} is due: it {what}"
             )
         position = info.end

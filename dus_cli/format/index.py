@@ -6,6 +6,7 @@ from typing import Final
 
 from dus_cli.errors import FormatError
 from dus_cli.format.strict_json import Json, dump_pretty, parse_object
+from dus_cli.printable import quoted
 
 INDEX_SUFFIX: Final = ".safetensors.index.json"
 
@@ -29,10 +30,10 @@ def parse_index(raw: bytes, subject: str) -> ShardIndex:
         raise FormatError(f"{subject}: has no weight_map")
     for name, shard in weight_map.items():
         if not isinstance(shard, str):
-            raise FormatError(f"{subject}: the shard of tensor {name!r} is not a file name")
+            raise FormatError(f"{subject}: the shard of tensor {quoted(name)} is not a file name")
         if not is_plain_file_name(shard):
             raise FormatError(
-                f"{subject}: tensor {name!r} is said to lie in {shard!r}, which is not a file "
+                f"{subject}: tensor {quoted(name)} is said to lie in {quoted(shard)}, which is not a file "
                 "name inside the checkpoint folder"
             )
     metadata = value.get("metadata")
