@@ -14,6 +14,7 @@ from dus_cli.format.folder import CarriedFile, LeftOutFile, classify_files
 from dus_cli.format.header import LENGTH_BYTES, Header, TensorInfo, header_length, parse_header
 from dus_cli.format.index import INDEX_SUFFIX, ShardIndex, parse_index
 from dus_cli.format.strict_json import Json, parse_object
+from dus_cli.printable import quoted
 
 _MAX_JSON_BYTES: Final = 100_000_000
 """Limit for the index and config.json; the largest index seen in the wild holds 10 MB."""
@@ -21,6 +22,8 @@ _MAX_JSON_BYTES: Final = 100_000_000
 _MAX_CARD_BYTES: Final = 4_000_000
 """A longer README.md is not read; only its first lines matter here."""
 
+_SUFFIX: Final = ".safetensors"
+_USUAL_NAME: Final = "model.safetensors"
 _SHARD_NAME: Final = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5,})-of-(?P<count>[0-9]{5,})")
 _PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt")
 _CONVERT_PICKLES: Final = (
@@ -86,14 +89,14 @@ def open_checkpoint(path: Path, *, name: str | None = None) -> Checkpoint:
     Raises CheckpointError when there is none, when a file cannot be read or breaks its format,
     and when index and shards contradict each other.
     """
-    if not path.exists():
+    try:
+        file_names = sorted(os.listdir(path))
+    except NotADirectoryError:
+        return _open_single_file(path, name or path.name)
+    except FileNotFoundError:
         raise CheckpointError(
             f"{path}: no such file or folder", hint="Give the folder that holds config.json."
-        )
-    if not path.is_dir():
-        return _open_single_file(path)
-    try:
-        file_names = sorted(entry.name for entry in os.scandir(path) if not entry.is_dir())
+        ) from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be listed: {error.strerror}") from None
     stem, shard_names, index = _find_shards(path, file_names)
@@ -132,12 +135,12 @@ def read_shard(path: Path, subject: str) -> Shard:
     )
 
 
-def _open_single_file(path: Path) -> Checkpoint:
+def _open_single_file(path: Path, name: str) -> Checkpoint:
     if path.suffix in (*_PICKLES, ".gguf"):
         raise _no_safetensors(path.parent, [path.name])
     return Checkpoint(
         folder=path.parent,
-        name=path.name,
+        name=name,
         stem=path.stem,
         shards=(read_shard(path, path.name),),
         index=None,
@@ -154,45 +157,64 @@ def _find_shards(
 ) -> tuple[str, tuple[str, ...], ShardIndex | None]:
     """Stem, shard names in order, and the index, as the loaders of the ecosystem find them."""
     indexes = [name for name in file_names if name.endswith(INDEX_SUFFIX)]
-    files = [name for name in file_names if name.endswith(".safetensors")]
     if indexes:
         index_name = _prefer(indexes, f"model{INDEX_SUFFIX}", folder, "shard indexes")
         stem = index_name.removesuffix(INDEX_SUFFIX)
-        index = parse_index(
-            read_small(folder / index_name, index_name, limit=_MAX_JSON_BYTES), index_name
-        )
-        named = tuple(sorted(set(index.weight_map.values())))
-        if f"{stem}.safetensors" in files and f"{stem}.safetensors" not in named:
-            raise CheckpointError(
-                f"{folder}: holds both {stem}.safetensors and {index_name}, which does not name it",
-                hint="Loaders differ in which one they take; remove the one that is out of date.",
-            )
-        if not named:
-            raise CheckpointError(f"{index_name}: names no tensor")
-        absent = [name for name in named if name not in files]
-        if absent:
-            raise CheckpointError(
-                f"{index_name}: names {absent[0]!r}, which is not there"
-                + (f" ({len(absent)} of {len(named)} shards are missing)" if absent[1:] else ""),
-                hint="The download is incomplete; fetch the missing files.",
-            )
-        return stem, named, index
-    parts = [
-        match for name in files if (match := _SHARD_NAME.fullmatch(name[: -len(".safetensors")]))
-    ]
-    whole = [name for name in files if not _SHARD_NAME.fullmatch(name.removesuffix(".safetensors"))]
-    if parts and "model.safetensors" not in whole:
-        missing = f"{parts[0]['stem']}{INDEX_SUFFIX}"
-        if int(parts[0]["count"]) == len(parts) == 1:
-            return parts[0]["stem"], (files[0],), None
+        raw = read_small(folder / index_name, index_name, limit=_MAX_JSON_BYTES)
+        index = parse_index(raw, index_name)
+        return stem, _indexed_shards(folder, index_name, index, file_names), index
+    stem, name = _only_file(folder, file_names)
+    return stem, (name,), None
+
+
+def _indexed_shards(
+    folder: Path, index_name: str, index: ShardIndex, file_names: list[str]
+) -> tuple[str, ...]:
+    """The shards that the index names; all of them have to be there."""
+    named = tuple(sorted(set(index.weight_map.values())))
+    if not named:
+        raise CheckpointError(f"{index_name}: names no tensor")
+    whole = index_name.removesuffix(INDEX_SUFFIX) + _SUFFIX
+    if whole in file_names and whole not in named:
         raise CheckpointError(
-            f"{folder}: holds shards such as {parts[0].string}.safetensors, but no {missing}",
+            f"{folder}: holds both {whole} and {index_name}, which does not name it",
+            hint="Loaders differ in which one they take; remove the one that is out of date.",
+        )
+    present = frozenset(file_names)
+    absent = [name for name in named if name not in present]
+    if absent:
+        more = f" ({len(absent)} of {len(named)} shards are missing)" if absent[1:] else ""
+        raise CheckpointError(
+            f"{index_name}: names {quoted(absent[0])}, which is not there{more}",
+            hint="The download is incomplete; fetch the missing files.",
+        )
+    return named
+
+
+def _only_file(folder: Path, file_names: list[str]) -> tuple[str, str]:
+    """Stem and name of the one safetensors file that holds everything, no index being there."""
+    stems: dict[str, str] = {}
+    parts: list[str] = []
+    for name in file_names:
+        if not name.endswith(_SUFFIX):
+            continue
+        stem = name.removesuffix(_SUFFIX)
+        part = _SHARD_NAME.fullmatch(stem)
+        if part is None:
+            stems[name] = stem
+        elif int(part["number"]) == int(part["count"]) == 1:
+            stems[name] = part["stem"]
+        else:
+            parts.append(name)
+    if parts and _USUAL_NAME not in stems:
+        raise CheckpointError(
+            f"{folder}: holds shards such as {parts[0]}, but no index (*{INDEX_SUFFIX})",
             hint="Without the index no loader takes the shards; fetch it from where they came.",
         )
-    if not whole:
+    if not stems:
         raise _no_safetensors(folder, file_names)
-    name = _prefer(whole, "model.safetensors", folder, "safetensors files")
-    return name.removesuffix(".safetensors"), (name,), None
+    name = _prefer(list(stems), _USUAL_NAME, folder, "safetensors files")
+    return stems[name], name
 
 
 def _prefer(names: list[str], usual: str, folder: Path, what: str) -> str:
@@ -230,7 +252,7 @@ def _check_tensors_agree(shards: tuple[Shard, ...], index: ShardIndex | None, st
         for name in shard.header.tensors:
             if name in holder:
                 raise CheckpointError(
-                    f"tensor {name!r} lies in two shards, {holder[name]} and {shard.name}",
+                    f"tensor {quoted(name)} lies in two shards, {holder[name]} and {shard.name}",
                     hint="Loaders differ in which one they take; make the checkpoint anew.",
                 )
             holder[name] = shard.name
@@ -241,13 +263,13 @@ def _check_tensors_agree(shards: tuple[Shard, ...], index: ShardIndex | None, st
         if holder.get(name) != shard_name:
             where = f"it lies in {holder[name]}" if name in holder else "no shard holds it"
             raise CheckpointError(
-                f"{subject}: puts tensor {name!r} into {shard_name}, but {where}",
+                f"{subject}: puts tensor {quoted(name)} into {shard_name}, but {where}",
                 hint="Index and shards are of different versions; fetch both again.",
             )
     for name in holder:
         if name not in index.weight_map:
             raise CheckpointError(
-                f"{subject}: does not name tensor {name!r}, which lies in {holder[name]}",
+                f"{subject}: does not name tensor {quoted(name)}, which lies in {holder[name]}",
                 hint="Index and shards are of different versions; fetch both again.",
             )
 

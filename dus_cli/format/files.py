@@ -21,7 +21,8 @@ def open_regular(path: Path, subject: str) -> Iterator[int]:
     try:
         descriptor = os.open(path, flags)
     except FileNotFoundError:
-        raise CheckpointError(f"{subject}: no such file") from None
+        what = "a link that leads nowhere" if path.is_symlink() else "no such file"
+        raise CheckpointError(f"{subject}: {what}") from None
     except OSError as error:
         raise CheckpointError(f"{subject}: cannot be read: {error.strerror}") from None
     try:

@@ -1,5 +1,6 @@
 """The files around the weights: which ones belong to any checkpoint made from this one."""
 
+import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -91,42 +92,54 @@ def classify_files(
     Links to files count as the files; links to folders are not followed, for they may lead in
     circles or out of the checkpoint.
 
-    Raises OSError where the folder cannot be listed.
+    Raises OSError where a folder cannot be listed or a file not examined.
     """
     carried: list[CarriedFile] = []
     left_out: list[LeftOutFile] = []
-
-    def visit(directory: Path, relative: str) -> None:
-        for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
-            path = relative + entry.name
-            if entry.is_dir():
-                reason = "a link to a folder" if entry.is_symlink() else None
-                reason = reason or _first_match(entry.name, _LEFT_OUT_FOLDERS)
-                if reason is None:
-                    visit(directory / entry.name, path + "/")
-                else:
-                    left_out.append(LeftOutFile(path=path + "/", reason=reason))
+    # A list of folders still to visit instead of a recursion, which a deep tree could exhaust.
+    folders = [""]
+    while folders:
+        above = folders.pop()
+        for entry in os.scandir(folder / above):
+            path = above + entry.name
+            if path in shard_names:
                 continue
-            if not relative and entry.name in shard_names:
-                continue
-            reason = None if relative else _first_match(entry.name, _LEFT_OUT_FILES)
-            reason = reason or _unreadable_kind(entry)
-            if reason is None:
-                carried.append(CarriedFile(path=path, size=entry.stat().st_size))
-            else:
-                left_out.append(LeftOutFile(path=path, reason=reason))
-
-    visit(folder, "")
+            status = _status(entry)
+            is_folder = status is not None and stat.S_ISDIR(status.st_mode)
+            reason = _reason_to_leave_out(entry, status, at_top=not above)
+            if reason is not None:
+                left_out.append(LeftOutFile(path=f"{path}/" if is_folder else path, reason=reason))
+            elif is_folder:
+                folders.append(f"{path}/")
+            elif status is not None:
+                carried.append(CarriedFile(path=path, size=status.st_size))
+    carried.sort(key=lambda file: file.path)
+    left_out.sort(key=lambda file: file.path)
     return tuple(carried), tuple(left_out)
+
+
+def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """What the entry leads to; None for a link to nothing, or to itself."""
+    try:
+        return entry.stat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return None
+        raise
+
+
+def _reason_to_leave_out(
+    entry: os.DirEntry[str], status: os.stat_result | None, *, at_top: bool
+) -> str | None:
+    if status is not None and stat.S_ISDIR(status.st_mode):
+        if entry.is_symlink():
+            return "a link to a folder"
+        return _first_match(entry.name, _LEFT_OUT_FOLDERS)
+    reason = _first_match(entry.name, _LEFT_OUT_FILES) if at_top else None
+    if reason is None and (status is None or not stat.S_ISREG(status.st_mode)):
+        reason = "a link that leads nowhere" if status is None else "not a regular file"
+    return reason
 
 
 def _first_match(name: str, rules: tuple[tuple[str, str], ...]) -> str | None:
     return next((reason for pattern, reason in rules if fnmatchcase(name, pattern)), None)
-
-
-def _unreadable_kind(entry: os.DirEntry[str]) -> str | None:
-    try:
-        mode = entry.stat().st_mode
-    except FileNotFoundError:
-        return "a link to nothing"
-    return None if stat.S_ISREG(mode) else "not a regular file"
