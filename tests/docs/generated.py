@@ -16,11 +16,10 @@ from dus_cli.cli.app import app
 from dus_cli.errors import INTERRUPTED_EXIT_CODE, DusError
 from dus_cli.format import folder
 from dus_cli.format.dtypes import BITS_PER_ELEMENT
-from dus_cli.model import architecture
+from dus_cli.model import architecture, config_rewrite
 from dus_cli.model.config_rules import (
     FIELDS,
     PLAIN_MODEL_TYPES,
-    POSITION_RULES,
     REFUSED_MODEL_TYPES,
     REFUSING_FIELDS,
     FieldKind,
@@ -28,9 +27,14 @@ from dus_cli.model.config_rules import (
 from tests.test_layering import FLOORS
 
 _PART: Final = re.compile(
-    r"(?P<begin><!-- generated: (?P<name>[a-z-]+) -->\n)(?P<body>.*?)(?P<end><!-- end of (?P=name) -->)",
+    r"(?P<begin><!-- generated: (?P<name>[a-z-]+) -->\n)"
+    r".*?"
+    r"(?P<end><!-- end of (?P=name) -->)",
     re.DOTALL,
 )
+
+
+_COMPUTED: Final = re.compile(r"(?P<text>.*?) \[(?P<default>[^]]*)\]\.?")
 
 
 def regenerated(text: str) -> str:
@@ -47,7 +51,11 @@ def part_names(text: str) -> list[str]:
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", r"\|")
 
 
 def _code(text: str) -> str:
@@ -61,7 +69,7 @@ def _codes(names: Iterable[str]) -> str:
 def commands() -> str:
     """A section for every sub-command with its arguments and options."""
     group: Any = typer.main.get_command(app)
-    sections = [f"{_own_options(group)}"]
+    sections = [f"## `dus`\n\n{_parameters(group)}"]
     for name, command in group.commands.items():
         about, _, examples = inspect.cleandoc(command.help).partition("\n\nExamples:\n\n")
         shown = "\n".join(line.strip() for line in examples.splitlines() if line.strip())
@@ -70,10 +78,6 @@ def commands() -> str:
             f"{_parameters(command)}\n\nExamples:\n\n```text\n{shown}\n```"
         )
     return "\n\n".join(sections)
-
-
-def _own_options(group: Any) -> str:
-    return "## `dus`\n\n" + _parameters(group)
 
 
 def _usage(name: str, command: Any) -> str:
@@ -92,13 +96,8 @@ def _parameters(command: Any) -> str:
     for parameter in command.params:
         if parameter.param_type_name == "option":
             value = f" {parameter.metavar}" if parameter.metavar else ""
-            rows.append(
-                (
-                    ", ".join(_code(option + value) for option in parameter.opts),
-                    _default(parameter),
-                    _plain(parameter.help),
-                )
-            )
+            about, default = _about(parameter)
+            rows.append((_codes(option + value for option in parameter.opts), default, about))
     rows.append(("`-h`, `--help`", "off", "Show this message and exit."))
     return _table(("argument or option", "default", "meaning"), rows)
 
@@ -111,15 +110,20 @@ def _argument_name(parameter: Any) -> str:
     return parameter.metavar or str(parameter.name).upper()
 
 
-def _default(parameter: Any) -> str:
+def _about(parameter: Any) -> tuple[str, str]:
+    """Help text and default; a computed default stands in brackets at the end of the help."""
+    text = parameter.help.replace(r"\[", "[")
+    computed = _COMPUTED.fullmatch(text)
+    if computed:
+        return f"{_plain(computed['text'])}.", _plain(computed["default"])
     if parameter.is_flag:
-        return "off"
-    return "none" if parameter.default is None else _code(str(parameter.default))
+        return _plain(text), "off"
+    return _plain(text), "" if parameter.default is None else _code(str(parameter.default))
 
 
 def _plain(text: str) -> str:
-    """Help text for Markdown: what looks like a tag stays text, rich's escapes go."""
-    return text.replace(r"\[", "[").replace("<", "&lt;").replace(">", "&gt;")
+    """Help text for Markdown, in which nothing looks like a tag."""
+    return text.replace("<", "&lt;").replace(">", "&gt;")
 
 
 def count_fields() -> str:
@@ -159,9 +163,10 @@ def fields() -> str:
 
 def position_rules() -> str:
     """The rules about layer numbers, in the order in which they are tried."""
-    rows = []
-    for rule in POSITION_RULES:
-        types = _codes(sorted(rule.model_types)) if rule.model_types else "any other that has the field"
+    rows: list[tuple[str, ...]] = []
+    # By way of its user, so that the page shows what is applied.
+    for rule in vars(config_rewrite)["POSITION_RULES"]:
+        types = _codes(sorted(rule.model_types)) or "any other that has the field"
         way = "stated in the config" if rule.encode else "kept if still right, else refused"
         rows.append((_code(rule.field), rule.what, types, way))
     return _table(("field", "decides", "model types", "in the result"), rows)
@@ -199,10 +204,9 @@ def exit_codes() -> str:
     kinds: dict[int, list[str]] = {}
     for error in _error_classes():
         kinds.setdefault(error.exit_code, []).append(error.kind)
-    assert set(kinds) < set(_CODE_MEANINGS), "an exit code has no meaning written down"
     rows = [
-        (str(code), meaning, _codes(kinds.get(code, [])))
-        for code, meaning in sorted(_CODE_MEANINGS.items())
+        (str(code), _CODE_MEANINGS[code], _codes(kinds.get(code, [])))
+        for code in sorted({*_CODE_MEANINGS, *kinds})
     ]
     return _table(("code", "meaning", "`kind` in JSON"), rows)
 
@@ -222,7 +226,8 @@ def left_out() -> str:
         reasons.setdefault(reason, []).append(pattern)
     for pattern, reason in folder._LEFT_OUT_FOLDERS:
         reasons.setdefault(reason, []).append(f"{pattern}/")
-    return _table(("reason", "names"), [(reason, _codes(names)) for reason, names in reasons.items()])
+    rows = [(reason, _codes(names)) for reason, names in reasons.items()]
+    return _table(("reason", "names"), rows)
 
 
 def floors() -> str:

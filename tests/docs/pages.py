@@ -22,6 +22,11 @@ def pages() -> tuple[Path, ...]:
     return (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
+def page_id(page: Path) -> str:
+    """What a test calls a page."""
+    return str(page.relative_to(ROOT))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """One fenced block: its language, its lines, and the page's line (from 0) of the first."""

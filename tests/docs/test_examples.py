@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import Block, blocks, examples, matches, pages
+from tests.docs.pages import Block, blocks, examples, matches, page_id, pages
 from tests.docs.sandbox import MODEL_NAME, SKIPPED, make_sandbox, model_folder, run
 
 EXECUTED = ("console", "pycon")
@@ -64,7 +64,7 @@ def run_page(
             check_session(block, page, names)
 
 
-@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=page_id)
 def test_examples_print_what_the_page_shows(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,7 +77,7 @@ def test_examples_print_what_the_page_shows(
 @pytest.mark.parametrize(
     "page",
     [page for page in WITH_EXAMPLES if any(map(needs_transformers, blocks_of(page)))],
-    ids=lambda page: page.name,
+    ids=page_id,
 )
 def test_examples_with_transformers_print_what_the_page_shows(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -89,7 +89,7 @@ def test_examples_with_transformers_print_what_the_page_shows(
     run_page(page, make_sandbox(tmp_path), monkeypatch, with_transformers=True)
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", pages(), ids=page_id)
 def test_commands_stand_in_blocks_that_are_executed(page: Path) -> None:
     for block in blocks_of(page):
         assert block.language not in SHELL_LANGUAGES, f"line {block.start}: use console"

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.docs.generated import PARTS, part_names, regenerated
-from tests.docs.pages import pages
+from tests.docs.pages import page_id, pages
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", pages(), ids=page_id)
 def test_generated_parts_are_up_to_date(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert text == regenerated(text), "run python -m tests.docs.update"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import ROOT, pages
+from tests.docs.pages import ROOT, page_id, pages
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|tmp|work|Users|var|mnt)/")
@@ -24,7 +24,7 @@ def anchors(page: Path) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", pages(), ids=page_id)
 def test_relative_links_resolve(page: Path) -> None:
     for match in LINK.finditer(prose(page)):
         target = match["target"]
@@ -38,7 +38,7 @@ def test_relative_links_resolve(page: Path) -> None:
             assert anchor in anchors(linked), target
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", pages(), ids=page_id)
 def test_no_path_of_a_machine_is_shown(page: Path) -> None:
     assert MACHINE_PATH.search(page.read_text(encoding="utf-8")) is None
 
