@@ -6,9 +6,9 @@ _QUOTED_CHARACTERS: Final = 120
 
 
 def printable(text: str) -> str:
-    """`text` with everything that is not a visible character escaped, on one line.
+    r"""`text` with everything that is not a visible character escaped, on one line.
 
-    Control characters, bidi marks, line breaks and lone surrogates become `\\x1b`, `\\u202e` and
+    Control characters, bidi marks, line breaks and lone surrogates become `\x1b`, `\u202e` and
     so on. CI systems take a line that begins with `::` or holds `##[` for a command, so these are
     broken up as well.
     """

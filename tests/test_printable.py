@@ -43,9 +43,7 @@ def test_what_is_invisible_or_a_command_is_escaped(text: str, shown: str) -> Non
 @given(ANY_TEXT)
 def test_printable_text_is_one_visible_line_that_any_stream_takes(text: str) -> None:
     shown = printable(text)
-    assert all(
-        sign == " " or unicodedata.category(sign)[0] not in "CZ" for sign in shown
-    )
+    assert all(sign == " " or unicodedata.category(sign)[0] not in "CZ" for sign in shown)
     assert "::" not in shown
     assert "##[" not in shown
     assert printable(shown) == shown
@@ -63,7 +61,7 @@ def test_nothing_ends_inline_code_or_a_table_cell(text: str) -> None:
 
 
 def test_a_short_value_is_quoted_as_python_writes_it() -> None:
-    assert quoted("a\n'b'") == '"a\\n\'b\'"'
+    assert quoted("a\n'b'") == "\"a\\n'b'\""
     assert quoted(None) == "None"
     assert quoted([1, 2]) == "[1, 2]"
 

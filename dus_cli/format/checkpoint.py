@@ -35,8 +35,10 @@ _CONVERT_GGUF: Final = "GGUF cannot be up-scaled here; get the safetensors check
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """One safetensors file: its name in the folder, its size in bytes, its header, and the
-    SHA-256 of the bytes before the data, in hex."""
+    """One safetensors file: its name in the folder, its size in bytes, its header.
+
+    `header_sha256` is the SHA-256 of the bytes before the data, in hex.
+    """
 
     name: str
     size: int
@@ -90,7 +92,7 @@ def open_checkpoint(path: Path, *, name: str | None = None) -> Checkpoint:
     and when index and shards contradict each other.
     """
     try:
-        file_names = sorted(os.listdir(path))
+        file_names = sorted(entry.name for entry in path.iterdir())
     except NotADirectoryError:
         return _open_single_file(path, name or path.name)
     except FileNotFoundError:

@@ -37,10 +37,12 @@ class TensorInfo:
 
     @property
     def byte_count(self) -> int:
+        """Bytes that the tensor takes in the data section."""
         return self.end - self.begin
 
     @property
     def element_count(self) -> int:
+        """Elements as stored; 1 for a scalar."""
         return _product(self.shape)
 
 
@@ -115,8 +117,10 @@ def header_text(tensors: Iterable[tuple[str, TensorInfo]], metadata: Mapping[str
 
 
 def frame_header(text: bytes, *, data_start: int, modulus: int) -> bytes:
-    """The first bytes of a file: length field, `text`, and as many blanks as make the data begin
-    at `data_start` modulo `modulus` (bytes)."""
+    """The first bytes of a file: length field, `text`, and blanks.
+
+    There are as many blanks as make the data begin at `data_start` modulo `modulus` (bytes).
+    """
     blanks = (data_start - LENGTH_BYTES - len(text)) % modulus
     return (len(text) + blanks).to_bytes(LENGTH_BYTES, "little") + text + b" " * blanks
 
@@ -161,8 +165,8 @@ def _parse_entry(name: str, entry: Json, subject: str) -> TensorInfo:
     bit_count = _product(shape) * bits
     if bit_count > _MAX_USIZE or bit_count != 8 * (end - begin):
         raise FormatError(
-            f"{subject}: tensor {quoted(name)} is {dtype} {quoted(shape)}, which does not fill its bytes "
-            f"{begin} to {end}",
+            f"{subject}: tensor {quoted(name)} is {dtype} {quoted(shape)}, which does not fill "
+            f"its bytes {begin} to {end}",
             hint=_DOWNLOAD_AGAIN,
         )
     return TensorInfo(dtype=dtype, shape=tuple(shape), begin=begin, end=end)

@@ -33,8 +33,8 @@ def parse_index(raw: bytes, subject: str) -> ShardIndex:
             raise FormatError(f"{subject}: the shard of tensor {quoted(name)} is not a file name")
         if not is_plain_file_name(shard):
             raise FormatError(
-                f"{subject}: tensor {quoted(name)} is said to lie in {quoted(shard)}, which is not a file "
-                "name inside the checkpoint folder"
+                f"{subject}: tensor {quoted(name)} is said to lie in {quoted(shard)}, which is not "
+                "a file name inside the checkpoint folder"
             )
     metadata = value.get("metadata")
     if metadata is None:

@@ -23,9 +23,10 @@ def header(**entries: Any) -> bytes:
 
 
 def as_library_reads(file: bytes) -> dict[str, tuple[str, Sequence[int]]] | None:
-    """Name -> dtype and shape, as the safetensors library reads a whole file; None if it refuses."""
+    """Name -> dtype and shape, as the safetensors library reads a file; None if it refuses."""
     try:
-        tensors = deserialize(file)
+        # The library's type stub names no types here.
+        tensors = deserialize(file)  # type: ignore[no-untyped-call]
     except SafetensorError:
         return None
     return {name: (str(found["dtype"]), tuple(found["shape"])) for name, found in tensors}

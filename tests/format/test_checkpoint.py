@@ -77,7 +77,10 @@ def held(checkpoint: Checkpoint) -> list[tuple[str, str]]:
             [(ONE, "a"), (TWO, "b")],
         ),
         (
-            {"x.safetensors": weights("b"), "o.safetensors.index.json": index({"b": "x.safetensors"})},
+            {
+                "x.safetensors": weights("b"),
+                "o.safetensors.index.json": index({"b": "x.safetensors"}),
+            },
             "o",
             [("x.safetensors", "b")],
         ),
@@ -188,7 +191,7 @@ def test_config_may_hold_what_only_python_writes(tmp_path: Path) -> None:
 def test_a_config_that_is_no_json_object_is_refused(
     tmp_path: Path, config: bytes, fact: str
 ) -> None:
-    with pytest.raises(FormatError, match=f"^config.json: .*{fact}"):
+    with pytest.raises(FormatError, match=rf"^config.json: .*{fact}"):
         open_checkpoint(with_config(tmp_path, config))
 
 
@@ -316,7 +319,7 @@ def test_the_hint_fits_what_is_there_instead(
 
 @pytest.mark.parametrize("name", ["m.bin", "m.pt", "m.ckpt", "m.gguf"])
 def test_one_file_of_another_format_is_called_by_its_format(tmp_path: Path, name: str) -> None:
-    with pytest.raises(CheckpointError, match=f"no safetensors here, only .* weights .{name}"):
+    with pytest.raises(CheckpointError, match=rf"no safetensors here, only .* weights .{name}"):
         open_checkpoint(write(tmp_path, {name: b"x"}) / name)
 
 
@@ -374,7 +377,7 @@ def test_something_else_than_a_file_is_neither_read_nor_waited_for(
     make(tmp_path / name)
     if name == "config.json":
         write(tmp_path, {"model.safetensors": weights("a")})
-    with pytest.raises(CheckpointError, match=f"^{name}: ({fact})"):
+    with pytest.raises(CheckpointError, match=rf"^{name}: ({fact})"):
         open_checkpoint(tmp_path)
 
 
@@ -383,7 +386,7 @@ def test_something_else_than_a_shard_is_neither_read_nor_waited_for(
     tmp_path: Path, make: Maker, fact: str
 ) -> None:
     make(tmp_path / TWO)
-    with pytest.raises(CheckpointError, match=f"^{TWO}: ({fact})"):
+    with pytest.raises(CheckpointError, match=rf"^{TWO}: ({fact})"):
         open_checkpoint(write(tmp_path, {ONE: weights("a"), INDEX: SOUND_INDEX}))
 
 
@@ -411,16 +414,16 @@ def test_what_may_not_be_read_is_refused(tmp_path: Path, name: str) -> None:
     mode = (tmp_path / name).stat().st_mode
     (tmp_path / name).chmod(0)
     try:
-        with pytest.raises(CheckpointError, match="cannot be (read|listed): Permission denied"):
+        with pytest.raises(CheckpointError, match=r"cannot be (read|listed): Permission denied"):
             open_checkpoint(tmp_path)
     finally:
         (tmp_path / name).chmod(mode)
 
 
 def test_an_index_of_implausible_size_is_not_read(tmp_path: Path) -> None:
-    with open(tmp_path / INDEX, "wb") as file:
-        file.truncate(100_000_001)
-    with pytest.raises(CheckpointError, match=f"^{INDEX}: larger than 100000000 bytes"):
+    (tmp_path / INDEX).touch()
+    os.truncate(tmp_path / INDEX, 100_000_001)
+    with pytest.raises(CheckpointError, match=rf"^{INDEX}: larger than 100000000 bytes"):
         open_checkpoint(tmp_path)
 
 
@@ -428,7 +431,7 @@ def test_an_index_of_implausible_size_is_not_read(tmp_path: Path) -> None:
 def test_a_file_cut_short_is_refused(tmp_path: Path, kept: int) -> None:
     path = write(tmp_path, {"x": weights("a")}) / "x"
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(FormatError, match="^x: "):
+    with pytest.raises(FormatError, match=r"^x: "):
         read_shard(path, "x")
 
 
@@ -444,7 +447,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error(
         return part
 
     monkeypatch.setattr(os, "read", shrinking)
-    with pytest.raises(CheckpointError, match="^x: became shorter while it was read"):
+    with pytest.raises(CheckpointError, match=r"^x: became shorter while it was read"):
         read_shard(path, "x")
 
 
@@ -453,11 +456,11 @@ def test_a_disk_that_fails_is_an_error_of_the_checkpoint(
 ) -> None:
     path = write(tmp_path, {"x": weights("a")}) / "x"
 
-    def failing(descriptor: int, count: int) -> bytes:
+    def failing(*_: int) -> bytes:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "read", failing)
-    with pytest.raises(CheckpointError, match="^x: cannot be read: Input/output error"):
+    with pytest.raises(CheckpointError, match=r"^x: cannot be read: Input/output error"):
         read_shard(path, "x")
 
 

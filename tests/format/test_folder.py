@@ -161,8 +161,7 @@ def test_a_deep_tree_is_no_matter_of_recursion(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_not_utf8_is_kept_as_the_system_gives_it(tmp_path: Path) -> None:
-    with open(os.fsencode(tmp_path) + b"/caf\xe9", "wb") as file:
-        file.write(b"x")
+    (tmp_path / os.fsdecode(b"caf\xe9")).write_bytes(b"x")
     assert classified(tmp_path) == (["caf\udce9"], {})
 
 

@@ -10,7 +10,7 @@ import pytest
 import safetensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from dus_cli.errors import FormatError
 from dus_cli.format.dtypes import BITS_PER_ELEMENT
@@ -129,7 +129,7 @@ def test_every_dtype_is_as_wide_as_the_library_says(dtype: str) -> None:
 
 def test_every_dtype_of_the_library_is_known() -> None:
     with pytest.raises(safetensors.SafetensorError) as caught:
-        safetensors.deserialize(framed(header(a=entry("?", [1], [0, 1])), b"\0"))
+        load(framed(header(a=entry("?", [1], [0, 1])), b"\0"))
     names = set(re.findall("`([A-Z0-9_]+)`", str(caught.value)))
     if tuple(map(int, safetensors.__version__.split(".")[:2])) > (0, 8):
         pytest.skip("a newer library may have gained dtypes")
@@ -467,21 +467,12 @@ SOUND = (
 DATA_BYTES = (32, 3, 9)
 
 TOKENS = st.sampled_from(
-    [b"0", b"1", b"9", b"-", b"-0", b".", b"e9", b"e999", b"[", b"]", b"{", b"}", b",", b":", b'"']
-    + [b" ", b"\t", b"\n", b"\0", b"\\", b"\\u0061", b"\\ud800", b"\\ud83d\\ude00", b"\xff"]
-    + [
-        b"true",
-        b"null",
-        b"NaN",
-        b"-Infinity",
-        b"F64",
-        b"U8",
-        b"a",
-        b"b",
-        b"\xc3\xa9",
-        b"\xef\xbb\xbf",
+    [
+        *(bytes([sign]) for sign in b'019-.[]{},:" \t\n\0\\\xff'),
+        *(b"-0", b"e9", b"e999", b"1.5", b"9" * 4301, b"18446744073709551616"),
+        *(b"\\u0061", b"\\ud800", b"\\ud83d\\ude00", b"\xc3\xa9", b"\xef\xbb\xbf"),
+        *(b"true", b"null", b"NaN", b"-Infinity", b"F64", b"U8", b"a", b"b"),
     ]
-    + [b"18446744073709551616", b"340282366920938463463374607431768211455", b"9" * 4301]
 )
 
 

@@ -33,11 +33,22 @@ def test_metadata_is_kept_and_may_be_absent(value: Any, metadata: Any) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "/etc/passwd", "../a.safetensors", "sub/a.safetensors", "a\\b", "C:\\a"]
-    + ["a.safetensors\0.txt", "a.safetensors/", "//a"],
+    [
+        "",
+        ".",
+        "..",
+        "/etc/passwd",
+        "../a.safetensors",
+        "sub/a.safetensors",
+        "a\\b",
+        "C:\\a",
+        "a.safetensors\0.txt",
+        "a.safetensors/",
+        "//a",
+    ],
 )
 def test_a_shard_is_a_plain_file_name(name: str) -> None:
-    with pytest.raises(FormatError, match="tensor 't' is said to lie in .* not a file name inside"):
+    with pytest.raises(FormatError, match=r"tensor 't' is said to lie in .* not a file name"):
         parse({"weight_map": {"t": name}})
 
 
@@ -77,7 +88,10 @@ def test_another_form_is_refused_with_the_fact(value: Any, fact: str) -> None:
         (b'{"weight_map":{},"weight_map":{}}', "the key 'weight_map' is there twice"),
         (b'{"metadata":{"total_size":NaN},"weight_map":{}}', "NaN is not JSON"),
         (b'{"weight_map":{"a":"\\ud800"}}', "a string holds half a surrogate pair"),
-        (b'{"metadata":{"x":' + b"9" * 5000 + b'},"weight_map":{}}', "a number has too many digits"),
+        (
+            b'{"metadata":{"x":' + b"9" * 5000 + b'},"weight_map":{}}',
+            "a number has too many digits",
+        ),
         (b'{"metadata":' + b"[" * 99_999 + b"]" * 99_999 + b"}", "nested too deeply"),
         (b"<html>", "broken JSON"),
     ],
