@@ -42,7 +42,7 @@ def paths(value: Any, path: str = "", *, opaque: str = "") -> Iterator[str]:
         yield path
     elif isinstance(value, dict):
         for key, entry in value.items():
-            name = FREE_KEYS.get(path, key)
+            name = FREE_KEYS.get(path, str(key))
             yield from paths(entry, f"{path}.{name}" if path else name, opaque=opaque)
     elif isinstance(value, list):
         for entry in value:
@@ -101,10 +101,10 @@ def test_error_fields_are_documented() -> None:
 
 
 def test_plan_fields_are_documented(sandbox: Path) -> None:
-    output_of(
-        "upscale tiny-unknown --drop 0 --config-rule layer_scales=gather --dry-run --json "
-        "--plan plan.json"
-    )
-    saved = json.loads((sandbox / "plan.json").read_bytes())
-    check("plan-format.md", "dus-plan-file/1", [saved], opaque="plan")
-    check("plan-format.md", "dus-plan/1", [saved["plan"]])
+    saved = []
+    for options in ("tiny-unknown --drop 0 --config-rule layer_scales=gather", "tiny-mistral -m 2"):
+        output_of(f"upscale {options} --dry-run --json --plan plan.json")
+        saved.append(json.loads((sandbox / "plan.json").read_bytes()))
+        (sandbox / "plan.json").unlink()
+    check("plan-format.md", "dus-plan-file/1", saved, opaque="plan")
+    check("plan-format.md", "dus-plan/1", [value["plan"] for value in saved])
