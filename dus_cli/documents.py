@@ -1,9 +1,10 @@
 """The small files that a plan writes anew: config.json, the index, the model card, dus.json."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from dus_cli.format.strict_json import Json, dump_pretty
+from dus_cli.model.config_rewrite import ScaledStack
 from dus_cli.plan import Plan
 from dus_cli.printable import markdown_code
 
@@ -36,12 +37,7 @@ def write_documents(plan: Plan, source_card: str | None) -> dict[str, bytes]:
 def _model_card(plan: Plan, source_card: str | None) -> str:
     base = plan.request.base_model or plan.source_name
     at = f" at commit {markdown_code(plan.request.revision)}" if plan.request.revision else ""
-    rows = "\n".join(
-        f"| {markdown_code(stack.counted.stack.prefix)} | {stack.counted.layer_count} "
-        f"| {stack.layer_map.layer_count} "
-        f"| {', '.join(_segment(stack.layer_map.sources, part) for part in stack.layer_map.segments())} |"
-        for stack in plan.scaled
-    )
+    rows = "\n".join(_row(stack) for stack in plan.scaled)
     changes = "\n".join(
         f"- {markdown_code(change.field)}: {change.rule}" for change in plan.config_changes
     )
@@ -65,8 +61,15 @@ Changed in config.json:
 """
 
 
-def _segment(sources: tuple[int, ...], outputs: range) -> str:
-    return f"{sources[outputs[0]]} to {sources[outputs[-1]]}"
+def _row(scaled: ScaledStack) -> str:
+    sources = scaled.layer_map.sources
+    ranges = ", ".join(
+        f"{sources[part[0]]} to {sources[part[-1]]}" for part in scaled.layer_map.segments()
+    )
+    return (
+        f"| {markdown_code(scaled.counted.stack.prefix)} | {scaled.counted.layer_count} "
+        f"| {scaled.layer_map.layer_count} | {ranges} |"
+    )
 
 
 def _front_matter(base: str, source_card: str | None) -> str:
@@ -93,8 +96,8 @@ def _inherited_fields(source_card: str | None) -> dict[str, Json]:
     if source_card is None:
         return {}
     try:
-        # The card's class has no type annotations.
-        fields: Mapping[str, Json] = ModelCard(source_card).data.to_dict()  # type: ignore[no-untyped-call]
+        card: Any = ModelCard(source_card)
+        fields: Mapping[str, Json] = card.data.to_dict()
     except (ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
         # A card is prose for people; one that is malformed must not stop an up-scaling.
         return {}

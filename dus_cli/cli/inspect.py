@@ -1,5 +1,6 @@
 """`dus inspect`: what a checkpoint is."""
 
+import textwrap
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -7,10 +8,10 @@ import typer
 
 from dus_cli.cli.output import Line, Output, Styled
 from dus_cli.cli.running import exit_codes
-from dus_cli.cli.wording import in_bytes, in_words, plural, ranges, wrapped
+from dus_cli.cli.wording import clipped, in_bytes, in_words, plural, ranges, wrapped
 from dus_cli.format.checkpoint import Shard, open_checkpoint
 from dus_cli.format.header import TensorInfo
-from dus_cli.format.strict_json import Json, dump_compact
+from dus_cli.format.strict_json import dump_compact
 from dus_cli.inspection import Inspection, LayerKind, StackReport, inspect_checkpoint
 from dus_cli.sources.local import find_source
 
@@ -93,10 +94,12 @@ def _report(inspection: Inspection, path: str, width: int) -> Iterator[Line]:
     if inspection.head:
         yield _field("head", inspection.head)
     if inspection.problem:
-        yield [Styled(f"{'problem':<{_LABEL_COLUMNS}}", "error"), inspection.problem]
+        first, *more = textwrap.wrap(inspection.problem, width - _LABEL_COLUMNS)
+        yield [Styled(f"{'problem':<{_LABEL_COLUMNS}}", "error"), first]
+        yield from (" " * _LABEL_COLUMNS + line for line in more)
     for report in inspection.stacks:
         yield ""
-        yield from _stack_lines(report)
+        yield from _stack_lines(report, width)
     if inspection.outside:
         yield ""
         yield Styled("outside the layers", "label")
@@ -105,7 +108,8 @@ def _report(inspection: Inspection, path: str, width: int) -> Iterator[Line]:
         yield ""
         yield Styled("config fields that depend on layers", "label")
         for name, kind, value in inspection.position_fields:
-            yield f"  {name} = {_shortened(value)}  ({kind})"
+            room = max(width - len(name) - len(kind) - 9, 8)
+            yield f"  {name} = {clipped(dump_compact(value).decode(), room)}  ({kind})"
     if checkpoint.config is not None:
         yield ""
         yield from _listed("goes along", [f.path for f in checkpoint.carried_files], width)
@@ -114,10 +118,10 @@ def _report(inspection: Inspection, path: str, width: int) -> Iterator[Line]:
             [f"{f.path} ({f.reason})" for f in checkpoint.left_out_files],
             width,
         )
-    yield from _preview_lines(inspection, path)
+    yield from _preview_lines(inspection, path, width)
 
 
-def _stack_lines(report: StackReport) -> Iterator[Line]:
+def _stack_lines(report: StackReport, width: int) -> Iterator[Line]:
     stack, counted = report.stack, report.counted
     layers = counted.layer_count if counted else stack.layer_count
     trailing = counted.trailing_count if counted else 0
@@ -131,8 +135,8 @@ def _stack_lines(report: StackReport) -> Iterator[Line]:
         yield f"  {noun} {ranges(kind.layers)}: {_kind(kind)}"
         for sign, names in (("+", kind.added), ("-", kind.missing)):
             if names:
-                rest = f" and {len(names) - 2:,} more" if len(names) > 2 else ""
-                yield Styled(f"    {sign} {', '.join(names[:2])}{rest}", "dim")
+                rest = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+                yield Styled(f"    {sign} {clipped(names[0], width - 6 - len(rest))}{rest}", "dim")
     if len(report.kinds) > _MAX_LISTED:
         yield f"  and {len(report.kinds) - _MAX_LISTED} more kinds (--json lists all)"
 
@@ -150,16 +154,17 @@ def _outside_lines(inspection: Inspection) -> Iterator[Line]:
         yield f"  and {len(inspection.outside) - len(shown):,} more (--tensors lists all)"
 
 
-def _preview_lines(inspection: Inspection, path: str) -> Iterator[Line]:
+def _preview_lines(inspection: Inspection, path: str, width: int) -> Iterator[Line]:
     preview = inspection.preview
     if preview is None:
         return
     yield ""
-    command = f"dus upscale {path} --drop {preview.drop}"
+    yield [Styled(f"dus upscale {path} --drop {preview.drop}", "title"), "  (n/4, as in the paper)"]
     if preview.refusal:
-        yield [Styled(command, "title"), f"  is not possible: {preview.refusal}"]
+        yield from textwrap.indent(
+            textwrap.fill(f"is not possible: {preview.refusal}", width - 2), "  "
+        ).splitlines()
         return
-    yield [Styled(command, "title"), "  would give (n/4, as the paper does)"]
     yield (
         f"  {plural(preview.layers, 'layer')}, {preview.parameters:,} parameters "
         f"({in_words(preview.parameters)}), {in_bytes(preview.tensor_bytes)}"
@@ -179,8 +184,3 @@ def _field(label: str, text: str) -> Line:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape)) or "scalar"
-
-
-def _shortened(value: Json) -> str:
-    text = dump_compact(value).decode("utf-8", "replace")
-    return text if len(text) <= 44 else f"{text[:40]}…"

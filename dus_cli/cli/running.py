@@ -27,7 +27,7 @@ def exit_codes(output: Output, *, interrupted: str = "Interrupted.") -> Iterator
         )
     except KeyboardInterrupt:
         # The terminal has just echoed ^C; start on a line of our own.
-        print(f"\n{interrupted}" if sys.stderr.isatty() else interrupted, file=sys.stderr)
+        typer.echo(f"\n{interrupted}" if sys.stderr.isatty() else interrupted, err=True)
         raise typer.Exit(INTERRUPTED_EXIT_CODE) from None
     except BrokenPipeError:
         raise

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -10,7 +11,7 @@ import typer
 
 from dus_cli.cli.output import Line, Output, Styled
 from dus_cli.cli.running import exit_codes
-from dus_cli.cli.wording import in_bytes, in_words, plural, wrapped
+from dus_cli.cli.wording import clipped, in_bytes, in_words, plural, wrapped
 from dus_cli.documents import write_documents
 from dus_cli.errors import RequestError
 from dus_cli.format.checkpoint import Checkpoint, open_checkpoint
@@ -23,6 +24,7 @@ from dus_cli.sources.local import find_source
 UPSCALE_SCHEMA: Final = "dus-upscale/1"
 
 _BAR_COLUMNS = 48
+_MAX_VALUE_COLUMNS = 60
 _INTERRUPTED = "Interrupted. The same command goes on from where it stopped."
 
 
@@ -262,7 +264,7 @@ def _picture(scaled: ScaledStack) -> Iterator[Line]:
             for column in range(_BAR_COLUMNS)
         )
         yield f"    copy {number}  {bar}  layers {first}..{last}"
-    for before, after in zip(segments, segments[1:], strict=False):
+    for before, after in pairwise(segments):
         yield Styled(
             f"    seam    layer {sources[before.stop - 1]} is followed by a copy of layer "
             f"{sources[after.start]}",
@@ -300,13 +302,12 @@ def _details(plan: Plan, width: int) -> Iterator[Line]:
 
 
 def _change(change: ConfigChange) -> str:
-    before = "absent" if change.before is ABSENT else _shortened(change.before)
-    return f"{change.field}: {before} → {_shortened(change.after)}  ({change.rule})"
+    before = "absent" if change.before is ABSENT else _compact(change.before)
+    return f"{change.field}: {before} → {_compact(change.after)}  ({change.rule})"
 
 
-def _shortened(value: Json) -> str:
-    text = dump_compact(value).decode("utf-8", "replace")
-    return text if len(text) <= 60 else f"{text[:56]}…"
+def _compact(value: Json) -> str:
+    return clipped(dump_compact(value).decode(), _MAX_VALUE_COLUMNS)
 
 
 @contextmanager

@@ -47,3 +47,8 @@ def wrapped(items: Iterable[str], width: int) -> list[str]:
                 lines[-1] += ","
             lines.append(item)
     return lines
+
+
+def clipped(text: str, width: int) -> str:
+    """`text`, its end replaced by an ellipsis where it is longer than `width`."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"

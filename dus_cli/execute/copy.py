@@ -13,6 +13,7 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -112,17 +113,16 @@ class PieceCopier:
         """
         count = piece.end - piece.begin
         with open(piece.source, "rb", buffering=0) as source:
-            loaded: memoryview | None = None
-            residue = -1
+            loaded_at = -1
             for place in piece.places:
-                if place.offset % BLOCK_BYTES != residue:
-                    # The bytes lie in memory as they will in the file, so that whole blocks of
-                    # one are whole blocks of the other. A second read comes from the cache.
-                    residue = place.offset % BLOCK_BYTES
-                    loaded = self._buffer[residue : residue + count]
-                    _read(source, piece, loaded)
-                assert loaded is not None
-                self._write(place, loaded)
+                # The bytes lie in memory as they will in the file, so that whole blocks of one
+                # are whole blocks of the other.
+                residue = place.offset % BLOCK_BYTES
+                data = self._buffer[residue : residue + count]
+                if residue != loaded_at:
+                    _read(source, piece, data)  # a second time comes from the page cache
+                    loaded_at = residue
+                self._write(place, data)
 
     def _write(self, place: Place, data: memoryview) -> None:
         """Whole blocks past the cache, the ends (or, where refused, everything) through it."""
@@ -167,7 +167,7 @@ def merge(pieces: Sequence[Piece]) -> Iterator[Piece]:
     waiting = sorted(pieces, key=lambda piece: piece.begin)
     active: list[Piece] = []
     position = 0
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in pairwise(edges):
         while position < len(waiting) and waiting[position].begin <= begin:
             active.append(waiting[position])
             position += 1

@@ -266,7 +266,7 @@ def _output_error(error: OSError, target: Path, staging: Staging) -> DusError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return OutputError(
         f"{target}: {'the disk is full' if full else error.strerror or error}",
-        hint=f"What is finished waits in {staging.folder.name}; the same command goes on from there.",
+        hint=f"What is finished waits in {staging.folder.name}; the same command goes on there.",
     )
 
 

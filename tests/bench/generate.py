@@ -21,7 +21,7 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 Config: TypeAlias = Mapping[str, Json]
 
 BLOCK_BYTES = 8 << 20
@@ -42,7 +42,8 @@ class Dtype:
 
 DTYPES: Mapping[str, Dtype] = {
     # In the order in which the safetensors library lays dtypes out in a file: widest first.
-    # F32: 2^-13 <= x < 2^-12, as block scales are. BF16: 2^-15 <= |x| < 2. F8: exponent's top bit off, so no NaN.
+    # F32: 2^-13 <= x < 2^-12, as block scales are. BF16: 2^-15 <= |x| < 2.
+    # F8: the exponent's top bit is off, so no NaN.
     "F32": Dtype(bytes_per_element=4, keep=0x007FFFFF_007FFFFF, force=0x39000000_39000000),
     "BF16": Dtype(bytes_per_element=2, keep=0x87FF87FF_87FF87FF, force=0x38003800_38003800),
     "F8_E4M3": Dtype(bytes_per_element=1, keep=0xBFBFBFBF_BFBFBFBF, force=0),
@@ -190,7 +191,8 @@ def deepseek_v3_tensors(config: Config) -> Iterator[Tensor]:
 
 
 # The configs are those of mistralai/Mistral-7B-v0.1 and deepseek-ai/DeepSeek-V3 without
-# `transformers_version` (transformers did not write these files) and `auto_map` (no code lies beside them).
+# `transformers_version` (transformers did not write these files) and `auto_map` (no code lies
+# beside them).
 SHAPES: Mapping[str, Shape] = {
     "mistral-7b": Shape(
         config={
@@ -290,8 +292,8 @@ SHAPES: Mapping[str, Shape] = {
         },
         tensors=deepseek_v3_tensors,
         grows_with_hidden=("intermediate_size", "moe_intermediate_size"),
-        # The Hub's shards hold 4.3e9 elements and some far fewer, cut at places no rule explains; this limit
-        # gives as many shards, of like size.
+        # The Hub's shards hold 4.3e9 elements and some far fewer, cut at places no rule explains;
+        # this limit gives as many shards, of like size.
         shard_elements=4_220_000_000,
         shard_name="model-{number:05d}-of-{count:06d}.safetensors",
     ),
@@ -352,7 +354,7 @@ def sharded(tensors: Iterator[Tensor], limit: int) -> list[list[Tensor]]:
 
 
 def in_file_order(shard: Sequence[Tensor]) -> list[Tensor]:
-    """The order in which the safetensors library writes tensors: widest dtype first, then by name."""
+    """The order in which the safetensors library writes: widest dtype first, then by name."""
     return sorted(shard, key=lambda tensor: (LAYOUT_RANK[tensor.dtype], tensor.name))
 
 
@@ -373,7 +375,7 @@ def header_bytes(tensors: Sequence[Tensor]) -> bytes:
 
 
 def write_random(file: BinaryIO, tensor: Tensor, seed: int) -> None:
-    """Append the data of one tensor: its bytes depend on the seed and its name, not on the sharding."""
+    """Append one tensor's data: it depends on the seed and the name, not on the sharding."""
     source = np.random.SFC64([seed, zlib.crc32(tensor.name.encode())])
     dtype = DTYPES[tensor.dtype]
     keep, force = np.uint64(dtype.keep), np.uint64(dtype.force)

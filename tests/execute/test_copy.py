@@ -69,7 +69,7 @@ def test_copy_falls_back_where_the_file_system_refuses_direct_writes(
             raise OSError(errno.EINVAL, "no direct I/O here")
         return real_open(path, flags, *rest)
 
-    monkeypatch.setattr(copy.os, "open", refusing)
+    monkeypatch.setattr(os, "open", refusing)
     target = blank(tmp_path / "target", SIZE)
     PieceCopier().copy(Piece(source, 0, SIZE, (Place(target, 0),)))
     assert target.read_bytes() == source.read_bytes()

@@ -3,6 +3,7 @@ one), and the same command finishes the work."""
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def test_killed_run_leaves_the_target_absent_or_complete(tmp_path: Path) -> None
         place = tmp_path / str(call)
         place.mkdir()
         target = place / "out"
-        killed = killed_before(call, lambda target=target: run(source, target))
+        killed = killed_before(call, partial(run, source, target))
         if target.exists():
             assert contents(target) == complete
         else:
@@ -80,7 +81,7 @@ def test_killed_replacement_leaves_the_old_or_the_new(tmp_path: Path) -> None:
         call += 1
         target = mistral_checkpoint(tmp_path / str(call) / "out", seed=1)
         old = contents(target)
-        killed = killed_before(call, lambda target=target: run(source, target, force=True))
+        killed = killed_before(call, partial(run, source, target, force=True))
         assert contents(target) in (old, complete)
         run(source, target, force=True)
         assert contents(target) == complete

@@ -9,6 +9,7 @@ import pytest
 from dus_cli.errors import CheckpointError, OutputError
 from dus_cli.execute import write
 from dus_cli.execute.copy import Piece, PieceCopier
+from dus_cli.execute.staging import Staging
 from tests.checkpoints import load_all, mistral_checkpoint
 from tests.execute.helpers import contents, run
 
@@ -84,21 +85,19 @@ def test_hub_cache_links_are_read_through(tmp_path: Path) -> None:
     assert len(load_all(tmp_path / "out")) == 3 + 6 * 4
 
 
-class Overlap:
-    """A target that overlaps the source, as (source, target) inside a temporary folder."""
-
-    CASES = {
-        "target is the source": ("model", "model"),
-        "target inside the source": ("model", "model/out"),
-        "source inside the target": ("outer/model", "outer"),
-        "through a link to the source": ("model", "link/out"),
-    }
+OVERLAPS = [
+    pytest.param("model", "model", id="target is the source"),
+    pytest.param("model", "model/out", id="target inside the source"),
+    pytest.param("outer/model", "outer", id="source inside the target"),
+    pytest.param("model", "link/out", id="through a link to the source"),
+]
 
 
 @pytest.mark.parametrize("force", [False, True])
-@pytest.mark.parametrize("case", Overlap.CASES)
-def test_overlapping_source_and_target_are_refused(tmp_path: Path, case: str, force: bool) -> None:
-    source_name, target_name = Overlap.CASES[case]
+@pytest.mark.parametrize(("source_name", "target_name"), OVERLAPS)
+def test_overlapping_source_and_target_are_refused(
+    tmp_path: Path, source_name: str, target_name: str, force: bool
+) -> None:
     source = mistral_checkpoint(tmp_path / source_name)
     (tmp_path / "link").symlink_to(source)
     before = contents(tmp_path)
@@ -198,7 +197,7 @@ def test_leftovers_of_another_plan_are_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = mistral_checkpoint(tmp_path / "source", shards=3)
-    monkeypatch.setattr(write.Staging, "commit", lambda self, *, replace: os._exit)
+    monkeypatch.setattr(Staging, "commit", lambda self, *, replace: None)
     run(source, tmp_path / "out", drop=1)
     monkeypatch.undo()
     run(source, tmp_path / "out", drop=2)
