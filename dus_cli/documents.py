@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from dus_cli.format.strict_json import Json, dump_pretty
-from dus_cli.model.config_rewrite import ScaledStack
+from dus_cli.model.config_rewrite import ConfigChange, ScaledStack
 from dus_cli.plan import Plan
 from dus_cli.printable import markdown_code
 
@@ -39,13 +39,13 @@ def _model_card(plan: Plan, source_card: str | None) -> str:
     at = f" at commit {markdown_code(plan.request.revision)}" if plan.request.revision else ""
     rows = "\n".join(_row(stack) for stack in plan.scaled)
     changes = "\n".join(
-        f"- {markdown_code(change.field)}: {change.rule}" for change in plan.config_changes
+        f"- {markdown_code(change.field)}: {_values(change)}" for change in plan.config_changes
     )
     return f"""{_front_matter(base, source_card)}
 # {markdown_code(plan.source_name)}, depth up-scaled
 
-[Depth up-scaling](https://arxiv.org/abs/2312.15166) of {markdown_code(base)}{at}, made by `dus`: layers were
-copied, nothing was trained. Continue its pretraining before you use it.
+[Depth up-scaling](https://arxiv.org/abs/2312.15166) of {markdown_code(base)}{at}, made by `dus`:
+layers were copied, nothing was trained. Continue its pretraining before you use it.
 
 | stack | layers before | layers | source layers, ends included |
 |---|---|---|---|
@@ -70,6 +70,14 @@ def _row(scaled: ScaledStack) -> str:
         f"| {markdown_code(scaled.counted.stack.prefix)} | {scaled.counted.layer_count} "
         f"| {scaled.layer_map.layer_count} | {ranges} |"
     )
+
+
+def _values(change: ConfigChange) -> str:
+    """Old and new value where they are short, else the rule that made the new one."""
+    values = (change.before, change.after)
+    if all(isinstance(value, int | float | str | bool) for value in values):
+        return " to ".join(markdown_code(str(value)) for value in values)
+    return change.rule
 
 
 def _front_matter(base: str, source_card: str | None) -> str:

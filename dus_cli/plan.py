@@ -242,8 +242,8 @@ def _layer_map(counted: CountedStack, request: UpscaleRequest) -> LayerMap:
         m = request.drop
     else:
         raise RequestError(
-            "nothing says how many layers to drop",
-            hint=f"Give --drop M or --target-layers S; the paper takes a quarter: --drop {n // 4}.",
+            "--drop M or --target-layers S is missing",
+            hint=f"The paper drops a quarter of the {n} layers: --drop {n // 4}.",
         )
     if not 0 <= m < n:
         raise RequestError(

@@ -34,10 +34,15 @@ class PlanFile:
 
 
 def save_plan(path: Path, plan: Plan, checkpoint: Checkpoint, output: Path) -> None:
-    """Writes the plan file; an existing file at `path` is replaced.
+    """Writes the plan file, whole or not at all; an existing plan file at `path` is replaced.
 
-    Raises OutputError when it cannot be written.
+    Raises OutputError when it cannot be written, lies in the source, or would replace something
+    else than a plan file.
     """
+    if checkpoint.folder.resolve() in path.resolve().parents:
+        raise OutputError(f"{path}: lies inside the source", hint="Save the plan elsewhere.")
+    if os.path.lexists(path) and not _is_plan_file(path):
+        raise OutputError(f"{path}: exists and is no plan file", hint="Choose another name.")
     content = dump_pretty(
         {
             "schema": PLAN_FILE_SCHEMA,
@@ -47,8 +52,10 @@ def save_plan(path: Path, plan: Plan, checkpoint: Checkpoint, output: Path) -> N
             "plan": plan.to_json(with_headers=True),
         }
     )
+    partial = path.with_name(f".{path.name}.dus-partial")
     try:
-        path.write_bytes(content)
+        partial.write_bytes(content)
+        partial.replace(path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
 
@@ -96,16 +103,18 @@ def check_same(saved: PlanFile, plan: Plan, checkpoint: Checkpoint) -> None:
             f"{now['dus_version']}",
             hint="Plan again; it takes a second.",
         )
-    difference = next(_differences(saved.plan, now, "plan"), None)
+    difference = next(_differences(saved.plan, now), None)
     if difference is None and saved.files != _seen(checkpoint):
-        changed = sorted(
+        changed = [
             name for name, seen in _seen(checkpoint).items() if saved.files.get(name) != seen
-        )
-        difference = f"{', '.join(changed[:3])} has been written to"
+        ]
+        difference = f"time of change of {', '.join(changed[:3])}"
     if difference is not None:
         raise CheckpointError(
-            f"{checkpoint.folder}: the source has changed since the plan was made ({difference})",
-            hint="Look at what changed, then plan again.",
+            f"{checkpoint.folder}: the source has changed since the plan was made (first "
+            f"difference: {difference})",
+            hint="Look at what changed, then plan again; a moved or copied source needs a new plan "
+            "too.",
         )
 
 
@@ -120,11 +129,19 @@ def _seen(checkpoint: Checkpoint) -> dict[str, Json]:
     return seen
 
 
-def _differences(saved: Json, now: Json, path: str) -> Iterator[str]:
+def _is_plan_file(path: Path) -> bool:
+    try:
+        load_plan(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _differences(saved: Json, now: Json, path: str = "") -> Iterator[str]:
     """Paths at which two JSON values differ."""
     if isinstance(saved, Mapping) and isinstance(now, Mapping):
         for key in dict.fromkeys((*saved, *now)):
-            yield from _differences(saved.get(key), now.get(key), f"{path}.{key}")
+            yield from _differences(saved.get(key), now.get(key), f"{path}.{key}".lstrip("."))
     elif isinstance(saved, list) and isinstance(now, list) and len(saved) == len(now):
         for position, (one, other) in enumerate(zip(saved, now, strict=True)):
             yield from _differences(one, other, f"{path}[{position}]")

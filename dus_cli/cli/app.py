@@ -11,7 +11,6 @@ from dus_cli.cli.upscale import upscale
 app = typer.Typer(
     name="dus",
     help="Depth up-scaling of language models: checkpoint surgery without torch.",
-    epilog="Documentation of every command, the plan format and the exit codes: see docs/.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -8,7 +8,17 @@ import typer
 
 from dus_cli.cli.output import Line, Output, Styled
 from dus_cli.cli.running import exit_codes
-from dus_cli.cli.wording import clipped, in_bytes, in_words, plural, ranges, wrapped
+from dus_cli.cli.wording import (
+    clipped,
+    in_bytes,
+    in_words,
+    plural,
+    ranges,
+    rewritten,
+    staying_behind,
+    with_words,
+    wrapped,
+)
 from dus_cli.format.checkpoint import Shard, open_checkpoint
 from dus_cli.format.header import TensorInfo
 from dus_cli.format.strict_json import dump_compact
@@ -20,7 +30,10 @@ _MAX_LISTED = 12
 
 
 def inspect(
-    path: Annotated[str, typer.Argument(help="Checkpoint folder, or one .safetensors file.")],
+    path: Annotated[
+        str,
+        typer.Argument(metavar="PATH", help="Checkpoint folder, or one .safetensors file."),
+    ],
     tensors: Annotated[
         bool, typer.Option("--tensors", help="List every tensor instead of the report.")
     ] = False,
@@ -70,12 +83,7 @@ def _report(inspection: Inspection, path: str, width: int) -> Iterator[Line]:
         yield _field("architecture", f"{inspection.architecture or 'not stated'}{kind}")
     yield _field(
         "parameters",
-        f"{inspection.parameter_count:,}"
-        + (
-            f" ({in_words(inspection.parameter_count)})"
-            if inspection.parameter_count >= 10**6
-            else ""
-        ),
+        with_words(inspection.parameter_count),
     )
     yield _field(
         "tensors",
@@ -86,7 +94,7 @@ def _report(inspection: Inspection, path: str, width: int) -> Iterator[Line]:
     yield from _listed(
         "dtypes",
         [
-            f"{dtype} {plural(count, 'tensor')} {in_bytes(size)}"
+            f"{dtype} ({plural(count, 'tensor')}; {in_bytes(size)})"
             for dtype, (count, size) in inspection.dtypes.items()
         ],
         width,
@@ -94,7 +102,9 @@ def _report(inspection: Inspection, path: str, width: int) -> Iterator[Line]:
     if inspection.head:
         yield _field("head", inspection.head)
     if inspection.problem:
-        first, *more = textwrap.wrap(inspection.problem, width - _LABEL_COLUMNS)
+        first, *more = textwrap.wrap(
+            inspection.problem, width - _LABEL_COLUMNS, break_on_hyphens=False
+        )
         yield [Styled(f"{'problem':<{_LABEL_COLUMNS}}", "error"), first]
         yield from (" " * _LABEL_COLUMNS + line for line in more)
     for report in inspection.stacks:
@@ -113,11 +123,9 @@ def _report(inspection: Inspection, path: str, width: int) -> Iterator[Line]:
     if checkpoint.config is not None:
         yield ""
         yield from _listed("goes along", [f.path for f in checkpoint.carried_files], width)
-        yield from _listed(
-            "stays behind",
-            [f"{f.path} ({f.reason})" for f in checkpoint.left_out_files],
-            width,
-        )
+        left_out = checkpoint.left_out_files
+        yield from _listed("written anew", rewritten(left_out), width)
+        yield from _listed("stays behind", staying_behind(left_out), width)
     yield from _preview_lines(inspection, path, width)
 
 
@@ -166,8 +174,8 @@ def _preview_lines(inspection: Inspection, path: str, width: int) -> Iterator[Li
         ).splitlines()
         return
     yield (
-        f"  {plural(preview.layers, 'layer')}, {preview.parameters:,} parameters "
-        f"({in_words(preview.parameters)}), {in_bytes(preview.tensor_bytes)}"
+        f"  {plural(preview.layers, 'layer')}, {with_words(preview.parameters)} parameters, "
+        f"{in_bytes(preview.tensor_bytes)}"
     )
 
 

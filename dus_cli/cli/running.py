@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import typer
 
 from dus_cli.cli.output import Output
-from dus_cli.errors import INTERRUPTED_EXIT_CODE, CheckpointError, DusError
+from dus_cli.errors import INTERRUPTED_EXIT_CODE, CheckpointError, DusError, OutputError
 
 
 @contextmanager
@@ -32,10 +33,11 @@ def exit_codes(output: Output, *, interrupted: str = "Interrupted.") -> Iterator
     except BrokenPipeError:
         raise
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(output, CheckpointError(f"{where}{error.strerror or error}"))
+        if error.filename is None:
+            _fail(output, OutputError(f"the result cannot be printed: {error.strerror}"))
+        _fail(output, CheckpointError(f"{error.filename}: {error.strerror or error}"))
 
 
-def _fail(output: Output, error: DusError) -> None:
+def _fail(output: Output, error: DusError) -> NoReturn:
     output.error(error)
     raise typer.Exit(error.exit_code) from None

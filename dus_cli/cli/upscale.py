@@ -1,7 +1,8 @@
 """`dus upscale`: make the deeper checkpoint."""
 
+import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 
 from dus_cli.cli.output import Line, Output, Styled
 from dus_cli.cli.running import exit_codes
-from dus_cli.cli.wording import clipped, in_bytes, in_words, plural, wrapped
+from dus_cli.cli.wording import clipped, in_bytes, plural, staying_behind, with_words, wrapped
 from dus_cli.documents import write_documents
 from dus_cli.errors import RequestError
 from dus_cli.format.checkpoint import Checkpoint, open_checkpoint
@@ -23,14 +24,18 @@ from dus_cli.sources.local import find_source
 
 UPSCALE_SCHEMA: Final = "dus-upscale/1"
 
-_BAR_COLUMNS = 48
+_MAX_BAR_COLUMNS = 48
+_AROUND_BAR_COLUMNS = 30
 _MAX_VALUE_COLUMNS = 60
 _INTERRUPTED = "Interrupted. The same command goes on from where it stopped."
 
 
 def upscale(
     source: Annotated[
-        str | None, typer.Argument(metavar="SRC", help="Checkpoint folder to start from.")
+        str | None,
+        typer.Argument(
+            metavar="SRC", help="Checkpoint folder; needed unless --from-plan names it."
+        ),
     ] = None,
     drop: Annotated[
         int | None,
@@ -44,7 +49,9 @@ def upscale(
     ] = None,
     out: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="OUT", help="Target folder [./<name>-dus<S>]."),
+        typer.Option(
+            "--output", "-o", metavar="OUT", help="Target folder (default: ./<name>-dus<S>)."
+        ),
     ] = None,
     stack: Annotated[
         str | None,
@@ -59,7 +66,10 @@ def upscale(
     ] = None,
     max_shard_size: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Largest output shard (5GB, 5GiB) [the source's]."),
+        typer.Option(
+            metavar="SIZE",
+            help="Largest output shard, as 5GB or 5GiB (default: the source's largest).",
+        ),
     ] = None,
     base_model: Annotated[
         str | None,
@@ -86,8 +96,9 @@ def upscale(
 ) -> None:
     """Make the depth up-scaled checkpoint: layers 0..n-m-1, then m..n-1.
 
-    The path of the new checkpoint is printed on stdout, everything else on stderr. A run that was
-    interrupted is finished by the same command.
+    The path of the new checkpoint is printed on stdout, everything else on stderr.
+
+    The same command finishes a run that was interrupted.
 
     Examples:
 
@@ -104,15 +115,19 @@ def upscale(
         if plan_to is not None and not dry_run:
             raise RequestError("--plan saves the plan of a dry run", hint="Add --dry-run.")
         if from_plan is not None:
-            if drop is not None or target_layers is not None or stack or config_rule:
+            planned = (drop, target_layers, stack, config_rule, max_shard_size, base_model)
+            if any(value is not None and value != [] for value in planned):
                 raise RequestError(
-                    "--from-plan goes without --drop, --target-layers, --stack and --config-rule",
-                    hint="The saved plan says all that; to change it, plan again.",
+                    "--from-plan goes with SRC, --output and --force alone: the saved plan says "
+                    "the rest",
+                    hint="To change it, plan again.",
                 )
             plan, checkpoint, target = _load(Path(from_plan), source, out)
         else:
             if source is None:
-                raise RequestError("SRC is missing", hint="Give the folder of the checkpoint.")
+                raise RequestError(
+                    "SRC is missing", hint="Usage: dus upscale SRC --drop M; --help says more."
+                )
             if drop is not None and target_layers is not None:
                 raise RequestError("--drop and --target-layers say the same", hint="Give one.")
             found = find_source(source)
@@ -179,7 +194,8 @@ def _dry_run(
     from dus_cli.plan_file import save_plan
 
     check_places(checkpoint.folder, target, force=force)
-    files = output_files(plan, write_documents(plan, checkpoint.card))
+    documents = write_documents(plan, checkpoint.card)
+    files = output_files(plan, documents)
     needed, free = sum(file.size for file in files), free_bytes(target)
     if plan_to is not None:
         save_plan(Path(plan_to), plan, checkpoint, target)
@@ -194,27 +210,27 @@ def _dry_run(
                 "plan": plan.to_json(),
             }
         )
-        return
-    if not output.quiet:
-        output.result(_summary(plan, checkpoint, target))
-        output.result(_details(plan, output.width))
+    elif output.quiet:
+        typer.echo(str(target))
+    else:
+        output.result(_summary(plan, checkpoint, target, output.width))
+        output.result(_details(plan, documents, output.width))
         short = "" if needed <= free else ": not enough, unless the file system shares blocks"
-        output.result(
-            ["", f"{in_bytes(needed)} to write, {in_bytes(free)} free{short}. Nothing was written."]
-        )
+        output.result(["", f"{in_bytes(needed)} to write, {in_bytes(free)} free{short}."])
+        output.result(["Nothing was written."])
 
 
 def _run(plan: Plan, checkpoint: Checkpoint, target: Path, output: Output, *, force: bool) -> None:
     from dus_cli.execute.write import check_places, execute
 
     check_places(checkpoint.folder, target, force=force)
-    output.note(_summary(plan, checkpoint, target))
+    output.note(_summary(plan, checkpoint, target, output.width))
     started = time.monotonic()
     documents = write_documents(plan, checkpoint.card)
     with _progress(output, plan.after.tensor_bytes) as advance:
-        execute(plan, checkpoint.folder, target, documents, force=force, progress=advance)
+        written = execute(plan, checkpoint.folder, target, documents, force=force, progress=advance)
     seconds = time.monotonic() - started
-    rate = in_bytes(int(plan.after.tensor_bytes / max(seconds, 1e-9)))
+    rate = in_bytes(int(written / max(seconds, 1e-9)))
     output.note([Styled(f"done in {seconds:.1f} s ({rate}/s)", "good")])
     if output.as_json:
         output.result_json(
@@ -231,24 +247,29 @@ def _run(plan: Plan, checkpoint: Checkpoint, target: Path, output: Output, *, fo
         typer.echo(str(target))
 
 
-def _summary(plan: Plan, checkpoint: Checkpoint, target: Path) -> Iterator[Line]:
+def _summary(plan: Plan, checkpoint: Checkpoint, target: Path, width: int) -> Iterator[Line]:
     yield [Styled(checkpoint.name, "title"), " → ", Styled(str(target), "title")]
     for scaled in plan.scaled:
-        yield from _picture(scaled)
-    yield (
-        f"  parameters  {plan.before.parameters:,} → {plan.after.parameters:,} "
-        f"({in_words(plan.after.parameters)})"
-    )
+        yield from _picture(scaled, min(_MAX_BAR_COLUMNS, width - _AROUND_BAR_COLUMNS))
+    yield f"  parameters  {plan.before.parameters:,} → {with_words(plan.after.parameters)}"
     yield (
         f"  weights     {in_bytes(plan.before.tensor_bytes)} in "
         f"{plural(len(plan.source_shards), 'shard')} → {in_bytes(plan.after.tensor_bytes)} in "
         f"{plural(len(plan.shards), 'shard')}"
     )
-    for remark in plan.remarks:
-        yield [Styled("  note: ", "warning"), remark]
+    remarks = list(plan.remarks)
+    if plan.request.base_model is None:
+        remarks.append(
+            f"the model card calls the base model {checkpoint.name!r}, after its folder; "
+            "--base-model ORG/NAME gives its Hub id"
+        )
+    for remark in remarks:
+        first, *more = textwrap.wrap(remark, width - 8, break_on_hyphens=False)
+        yield [Styled("  note: ", "warning"), first]
+        yield from (f"        {line}" for line in more)
 
 
-def _picture(scaled: ScaledStack) -> Iterator[Line]:
+def _picture(scaled: ScaledStack, columns: int) -> Iterator[Line]:
     """The two copies above each other on the axis of the output's layers, what is cut in dots."""
     n, sources = scaled.counted.layer_count, scaled.layer_map.sources
     segments = scaled.layer_map.segments()
@@ -260,8 +281,8 @@ def _picture(scaled: ScaledStack) -> Iterator[Line]:
         low = min(part.start - sources[part.start] for part in segments)
         span = max(part.start - sources[part.start] + n for part in segments) - low
         bar = "".join(
-            _bar_cell((column + 0.5) * span / _BAR_COLUMNS + low - start, n, first, last)
-            for column in range(_BAR_COLUMNS)
+            _bar_cell((column + 0.5) * span / columns + low - start, n, first, last)
+            for column in range(columns)
         )
         yield f"    copy {number}  {bar}  layers {first}..{last}"
     for before, after in pairwise(segments):
@@ -278,7 +299,7 @@ def _bar_cell(layer: float, n: int, first: int, last: int) -> str:
     return "█" if first <= layer < last + 1 else "░"
 
 
-def _details(plan: Plan, width: int) -> Iterator[Line]:
+def _details(plan: Plan, documents: Mapping[str, bytes], width: int) -> Iterator[Line]:
     yield ""
     yield Styled("config.json", "label")
     for change in plan.config_changes:
@@ -293,7 +314,8 @@ def _details(plan: Plan, width: int) -> Iterator[Line]:
         )
     for label, items in (
         ("goes along", [f"{file.path} ({in_bytes(file.size)})" for file in plan.carried_files]),
-        ("stays behind", [f"{file.path} ({file.reason})" for file in plan.left_out_files]),
+        ("written anew", [f"{name} ({in_bytes(len(text))})" for name, text in documents.items()]),
+        ("stays behind", staying_behind(plan.left_out_files)),
     ):
         yield ""
         yield Styled(label, "label")

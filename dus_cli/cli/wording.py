@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+from dus_cli.format.folder import REWRITTEN, LeftOutFile
+
 
 def in_words(count: int) -> str:
     """A parameter count as people say it: `7.24 billion`."""
@@ -9,6 +11,11 @@ def in_words(count: int) -> str:
         if count >= limit:
             return f"{count / limit:.3g} {word}"
     return f"{count:,}"
+
+
+def with_words(count: int) -> str:
+    """A parameter count exactly and, where that is long, as people say it."""
+    return f"{count:,} ({in_words(count)})" if count >= 10**6 else f"{count:,}"
 
 
 def in_bytes(count: int) -> str:
@@ -52,3 +59,13 @@ def wrapped(items: Iterable[str], width: int) -> list[str]:
 def clipped(text: str, width: int) -> str:
     """`text`, its end replaced by an ellipsis where it is longer than `width`."""
     return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def rewritten(files: Iterable[LeftOutFile]) -> list[str]:
+    """Those of the source's files that the result has in a form of its own."""
+    return [file.path for file in files if file.reason == REWRITTEN]
+
+
+def staying_behind(files: Iterable[LeftOutFile]) -> list[str]:
+    """Those of the source's files that the result lacks, with the reason."""
+    return [f"{file.path} ({file.reason})" for file in files if file.reason != REWRITTEN]

@@ -112,7 +112,7 @@ class PieceCopier:
         fails.
         """
         count = piece.end - piece.begin
-        with open(piece.source, "rb", buffering=0) as source:
+        with _open_source(piece) as source:
             loaded_at = -1
             for place in piece.places:
                 # The bytes lie in memory as they will in the file, so that whole blocks of one
@@ -181,11 +181,21 @@ def merge(pieces: Sequence[Piece]) -> Iterator[Piece]:
             yield Piece(active[0].source, begin, end, places)
 
 
+def _open_source(piece: Piece) -> io.FileIO:
+    try:
+        return open(piece.source, "rb", buffering=0)
+    except OSError as error:
+        raise _unreadable(piece, error) from None
+
+
 def _read(source: io.FileIO, piece: Piece, into: memoryview) -> None:
     source.seek(piece.begin)
     done = 0
     while done < len(into):
-        count = source.readinto(into[done:])
+        try:
+            count = source.readinto(into[done:])
+        except OSError as error:
+            raise _unreadable(piece, error) from None
         if not count:
             raise CheckpointError(
                 f"{piece.source.name}: ends at byte {piece.begin + done}, but bytes up to "
@@ -193,6 +203,10 @@ def _read(source: io.FileIO, piece: Piece, into: memoryview) -> None:
                 hint="It became shorter while it was copied.",
             )
         done += count
+
+
+def _unreadable(piece: Piece, error: OSError) -> CheckpointError:
+    return CheckpointError(f"{piece.source.name}: cannot be read: {error.strerror}")
 
 
 def _write_at(path: Path, offset: int, data: memoryview, *, direct: bool = False) -> None:

@@ -88,8 +88,10 @@ def execute(
     progress: Progress = lambda count: None,
     workers: int = WORKERS,
     direct: bool = True,
-) -> None:
+) -> int:
     """Makes the checkpoint that `plan` describes at `target`; takes up an interrupted run.
+
+    Returns how many bytes it wrote; files that an earlier run had finished are not counted.
 
     Raises OutputError when the target may not or cannot be written, CheckpointError when the
     source is not, or ceases to be, the one that was planned for. The target then does not exist,
@@ -102,12 +104,14 @@ def execute(
             before = _source_state(plan, source)
             staging.resume_or_clear({"files": _digest(files), "source": before})
             unfinished = [file for file in files if not staging.has(file.path, file.size)]
-            progress(sum(file.size for file in files) - sum(file.size for file in unfinished))
+            to_write = sum(file.size for file in unfinished)
+            progress(sum(file.size for file in files) - to_write)
             _check_space(target, unfinished, source, staging)
             _Writer(source, staging, progress, direct=direct).run(unfinished, workers)
             if _source_state(plan, source) != before:
                 raise CheckpointError(f"{source}: changed while it was copied; nothing was made")
             staging.commit(replace=force)
+            return to_write
         except OSError as error:
             raise _output_error(error, target, staging) from error
 

@@ -27,15 +27,16 @@ class LeftOutFile:
 
 _OTHER_WEIGHTS: Final = "the source's weights in another format"
 _TRAINING_STATE: Final = "training state of the source"
-_REWRITTEN: Final = "written anew"
+REWRITTEN: Final = "written anew"
+"""The reason of files that do not go along because the result has its own."""
 _NOT_THE_MODEL: Final = "not part of the model"
 
 _LEFT_OUT_FILES: Final = (
     ("*.safetensors", "weights that the checkpoint's index does not name"),
-    ("*.safetensors.index.json", _REWRITTEN),
-    ("config.json", _REWRITTEN),
-    ("README.md", _REWRITTEN),
-    ("dus.json", _REWRITTEN),
+    ("*.safetensors.index.json", REWRITTEN),
+    ("config.json", REWRITTEN),
+    ("README.md", REWRITTEN),
+    ("dus.json", REWRITTEN),
     ("training_args.bin", _TRAINING_STATE),
     ("trainer_state.json", _TRAINING_STATE),
     ("optimizer*.pt", _TRAINING_STATE),
