@@ -174,7 +174,7 @@ def _preview_lines(inspection: Inspection, path: str, width: int) -> Iterator[Li
         ).splitlines()
         return
     yield (
-        f"  {plural(preview.layers, 'layer')}, {with_words(preview.parameters)} parameters, "
+        f"  {plural(preview.layers, 'layer')}, {with_words(preview.parameters, 'parameters')}, "
         f"{in_bytes(preview.tensor_bytes)}"
     )
 

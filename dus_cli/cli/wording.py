@@ -13,9 +13,10 @@ def in_words(count: int) -> str:
     return f"{count:,}"
 
 
-def with_words(count: int) -> str:
+def with_words(count: int, noun: str = "") -> str:
     """A parameter count exactly and, where that is long, as people say it."""
-    return f"{count:,} ({in_words(count)})" if count >= 10**6 else f"{count:,}"
+    exact = f"{count:,} {noun}".rstrip()
+    return f"{exact} ({in_words(count)})" if count >= 10**6 else exact
 
 
 def in_bytes(count: int) -> str:
