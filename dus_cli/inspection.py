@@ -11,9 +11,10 @@ from dus_cli.format.header import TensorInfo
 from dus_cli.format.strict_json import Json
 from dus_cli.model.architecture import CountedStack, Section, choose_stacks, section_at
 from dus_cli.model.config_rewrite import model_type_of
-from dus_cli.model.config_rules import FIELDS, POSITION_RULES, FieldKind
+from dus_cli.model.config_rules import FIELDS, FieldKind
+from dus_cli.model.position_rules import POSITION_RULES
 from dus_cli.model.stack import LayerStack, find_stacks
-from dus_cli.plan import UpscaleRequest, preview_upscale
+from dus_cli.scaling import UpscaleRequest, scale
 
 INSPECT_SCHEMA: Final = "dus-inspect/1"
 
@@ -243,7 +244,7 @@ def _position_fields(
     seen: set[str] = set()
     for entry in counted:
         section = section_at(config, entry.section)
-        fields = {name: "count" for name in entry.count_fields}
+        fields = dict.fromkeys(entry.count_fields, "count")
         for name, rule in FIELDS.items():
             value: Json = section
             for part in name.split("."):
@@ -260,7 +261,7 @@ def _position_fields(
                 seen.add(path)
                 value = section
                 for part in name.split("."):
-                    value = value[part]
+                    value = value.get(part)
                 yield path, kind, value
 
 
@@ -269,7 +270,7 @@ def _preview(checkpoint: Checkpoint, counted: tuple[CountedStack, ...]) -> Upsca
         return None
     drop = min(entry.layer_count for entry in counted) // 4
     try:
-        after = preview_upscale(checkpoint, UpscaleRequest(drop=drop)).after
+        after = scale(checkpoint, UpscaleRequest(drop=drop)).after
     except DusError as error:
         return UpscalePreview(drop=drop, refusal=error.message)
     return UpscalePreview(

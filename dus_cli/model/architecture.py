@@ -1,7 +1,7 @@
 """Which layer stacks config.json counts, and in which of its fields."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, TypeGuard
 
 from dus_cli.errors import CheckpointError, RequestError
@@ -20,11 +20,16 @@ _COUNT_FIELDS: Final = (
     "num_layers",
     "layers",
     "num_blocks",
+    "num_transformer_layers",
 )
 _SIDED_COUNT_FIELDS: Final = {
     "encoder": ("encoder_layers", "num_encoder_layers", "encoder_num_hidden_layers"),
     "decoder": ("decoder_layers", "num_decoder_layers", "decoder_num_hidden_layers"),
 }
+_ALL_COUNT_FIELDS: Final = (
+    *_COUNT_FIELDS,
+    *(name for names in _SIDED_COUNT_FIELDS.values() for name in names),
+)
 _TRAILING_FIELD: Final = "num_nextn_predict_layers"
 
 _SECTION_WORDS: Final = {
@@ -34,6 +39,9 @@ _SECTION_WORDS: Final = {
 }
 """Words in a section's name or a stack's prefix that tell what the sub-model reads."""
 
+_SENSES: Final = frozenset({"vision", "audio"})
+"""Sub-models that are scaled only when their stack is named."""
+
 _MAX_SECTION_DEPTH: Final = 3
 
 
@@ -42,16 +50,21 @@ class CountedStack:
     """A stack together with the config fields that hold its layer count.
 
     `layer_count` is what the config says; the stack's layers beyond it are trailing ones
-    (multi-token prediction), which are kept behind the last layer but not counted.
+    (multi-token prediction), which are kept behind the last layer but not counted. `mirrors` are
+    further sections that repeat what `section` says of this stack; `siblings` are the prefixes of
+    all other stacks of the checkpoint.
     """
 
     stack: LayerStack
     layer_count: int
     section: SectionPath
     count_fields: tuple[str, ...]
+    mirrors: tuple[SectionPath, ...] = ()
+    siblings: tuple[str, ...] = ()
 
     @property
     def trailing_count(self) -> int:
+        """How many layers stand behind those that the config counts."""
         return self.stack.layer_count - self.layer_count
 
 
@@ -64,16 +77,7 @@ def section_at(config: Section, path: SectionPath) -> Section:
 
 def find_sections(config: Section) -> tuple[SectionPath, ...]:
     """Paths of all objects in the config that count layers, outermost first."""
-
-    def walk(section: Section, path: SectionPath) -> Iterator[SectionPath]:
-        if any(_is_count(section.get(field)) for field in _all_count_fields()):
-            yield path
-        if len(path) < _MAX_SECTION_DEPTH:
-            for key, value in section.items():
-                if isinstance(value, dict):
-                    yield from walk(value, (*path, key))
-
-    return tuple(sorted(walk(config, ()), key=len))
+    return tuple(path for path in _objects(config) if _counts(section_at(config, path)))
 
 
 def choose_stacks(
@@ -83,97 +87,157 @@ def choose_stacks(
 
     An encoder-decoder model has two, and both are scaled unless one is named.
 
-    Raises RequestError when `prefix` names no stack, or when several are equally likely;
-    CheckpointError when config and tensors contradict each other, or layers are missing.
+    Raises RequestError when `prefix` names no stack, when several are equally likely, or when the
+    one that is named has no count of its own; CheckpointError when config and tensors contradict
+    each other, or layers are missing.
     """
-    found = ", ".join(f"{stack.prefix} ({stack.layer_count} layers)" for stack in stacks[:8])
     if not stacks:
         raise CheckpointError(
             "no tensor name holds a layer number, so there is nothing to up-scale",
             hint="Fused or renamed checkpoints have to be brought into their usual form first.",
         )
-    if prefix is not None:
-        named = [stack for stack in stacks if stack.prefix == prefix]
-        if not named:
-            raise RequestError(f"--stack {prefix!r}: no such stack", hint=f"There are: {found}.")
-        return (_refuse_shared_count(config, _count_named(config, named[0]), stacks),)
-    for path in _by_preference(find_sections(config)):
-        section = section_at(config, path)
-        candidates = [
-            counted
-            for stack in stacks
-            if _reads_same(path, stack) and (counted := _count(section, path, stack)) is not None
-        ]
-        if candidates:
-            return _pick(candidates, found)
-    broken = next((stack for stack in stacks if stack.missing_numbers), None)
-    counts = [
-        f"{'.'.join((*path, field))} = {section_at(config, path)[field]}"
-        for path in find_sections(config)
-        for field in _all_count_fields()
-        if _is_count(section_at(config, path).get(field))
-    ]
-    if not counts:
-        raise CheckpointError(
-            "config.json has no field that counts layers",
-            hint=f"The tensors form: {found}.",
+    chosen = _choose(config, stacks) if prefix is None else (_named(config, stacks, prefix),)
+    return tuple(
+        replace(
+            counted,
+            mirrors=_mirrors(config, counted),
+            siblings=tuple(other.prefix for other in stacks if other is not counted.stack),
         )
-    if broken is not None and stacks[0] is broken:
-        raise _missing_layers(broken, counts[0])
-    raise CheckpointError(
-        f"config.json says {counts[0]}, but no stack of tensors has as many layers: {found}",
-        hint="The checkpoint is incomplete, or its config belongs to another model.",
+        for counted in chosen
     )
 
 
-def _count_named(config: Section, stack: LayerStack) -> CountedStack:
-    paths = [
-        path
-        for path in find_sections(config)
-        if _count(section_at(config, path), path, stack) is not None
-    ]
-    related = [path for path in paths if _reads_same(path, stack, strictly=True)] or paths
-    if not related:
-        raise CheckpointError(
-            f"config.json has no field that says {stack.layer_count} layers for {stack.prefix}",
-            hint="Its count would stay wrong in the result.",
+def stack_side(prefix: str) -> str | None:
+    """Whether a stack is the encoder or the decoder of a model, as far as its name tells."""
+    return next((part for part in prefix.split(".") if part in _SIDED_COUNT_FIELDS), None)
+
+
+def _choose(config: Section, stacks: Sequence[LayerStack]) -> tuple[CountedStack, ...]:
+    for paths in _tiers(config):
+        candidates: dict[str, CountedStack] = {}
+        for path in paths:
+            for stack in stacks:
+                counted = _count(config, path, stack) if _fits(path, stack) else None
+                if counted is not None:
+                    candidates.setdefault(stack.prefix, counted)
+        if candidates:
+            return _pick(list(candidates.values()), stacks)
+    # A model for images or sound alone: nothing else can be meant by a count at the top.
+    alone = [counted for stack in stacks if (counted := _count(config, (), stack)) is not None]
+    if alone:
+        return _pick(alone, stacks)
+    implicit = _choose_uncounted(config, stacks)
+    if implicit is not None:
+        return (implicit,)
+    raise _contradiction(config, stacks)
+
+
+def _tiers(config: Section) -> tuple[list[SectionPath], ...]:
+    """Sections that may count the language model, likeliest first; of one tier all are asked."""
+    paths = [path for path in find_sections(config) if not words_of(".".join(path)) & _SENSES]
+    text = [path for path in paths if path and _is_text(path)]
+    sides = [path for path in paths if path and path[-1] in _SIDED_COUNT_FIELDS]
+    rest = [path for path in paths if path and path not in (*text, *sides)]
+    return text, sides, [()], rest
+
+
+def _choose_uncounted(config: Section, stacks: Sequence[LayerStack]) -> CountedStack | None:
+    """The largest stack that a text section describes which leaves its count to a default.
+
+    LLaVA 1.5 is published so: the count is that of its `model_type`, and the tensors say it too.
+    """
+    for path in _objects(config):
+        section = section_at(config, path)
+        if not path or not _is_text(path) or _counts(section) or "model_type" not in section:
+            continue
+        for stack in stacks:
+            if _fits(path, stack) and not stack.missing_numbers and stack.layer_count > 1:
+                return CountedStack(
+                    stack=stack,
+                    layer_count=stack.layer_count,
+                    section=path,
+                    count_fields=(_COUNT_FIELDS[0],),
+                )
+    return None
+
+
+def _named(config: Section, stacks: Sequence[LayerStack], prefix: str) -> CountedStack:
+    stack = next((stack for stack in stacks if stack.prefix == prefix), None)
+    if stack is None:
+        raise RequestError(
+            f"--stack {prefix!r}: no such stack", hint=f"There are: {_listing(stacks)}."
         )
-    if len(related) > 1 and related[0] != ():
-        names = ", ".join(".".join(path) for path in related)
-        raise RequestError(f"{stack.prefix}: several config sections count as many layers: {names}")
-    counted = _count(section_at(config, related[0]), related[0], stack)
-    assert counted is not None
-    return counted
+    paths = [path for tier in _tiers(config) for path in tier]
+    paths += [path for path in find_sections(config) if path not in paths]
+    fitting = [path for path in paths if _fits(path, stack)] or [()]
+    for path in fitting:
+        counted = _count(config, path, stack)
+        if counted is not None:
+            _refuse_shared_count(config, counted, stacks)
+            return counted
+    uncounted = _choose_uncounted(config, [stack])
+    if uncounted is not None:
+        return uncounted
+    raise CheckpointError(
+        f"config.json has no field that says {stack.layer_count} layers for {stack.prefix}",
+        hint="Its count would stay wrong in the result.",
+    )
 
 
 def _refuse_shared_count(
     config: Section, chosen: CountedStack, stacks: Sequence[LayerStack]
-) -> CountedStack:
-    """`chosen`, unless the fields that count it count the other side of the model as well."""
-    section = section_at(config, chosen.section)
+) -> None:
+    """Refuses a stack when the fields that count it count another one as well."""
     for stack in stacks:
-        if {_side(stack), _side(chosen.stack)} != {"encoder", "decoder"}:
+        if (
+            stack is chosen.stack
+            or stack.missing_numbers
+            or not _fits(chosen.section, stack)
+            or min(len(names) for names in stack.parameters) < 2
+        ):
             continue
-        other = _count(section, chosen.section, stack)
+        other = _count(config, chosen.section, stack)
         shared = set(other.count_fields) & set(chosen.count_fields) if other else set()
-        if shared and _side(chosen.stack) == "decoder":
+        if shared:
             raise RequestError(
                 f"config.json counts {chosen.stack.prefix} and {stack.prefix} by one field, "
                 f"{min(shared)}, so one cannot be scaled without the other",
-                hint="Leave out --stack, or state the decoder's own count in config.json.",
+                hint="Leave out --stack, or give each a count of its own in config.json.",
             )
-    return chosen
 
 
-def _count(section: Section, path: SectionPath, stack: LayerStack) -> CountedStack | None:
-    """The stack with the fields of `section` that count it, or None when none does."""
+def _mirrors(config: Section, counted: CountedStack) -> tuple[SectionPath, ...]:
+    """Other sections that count the same stack: older files repeat `text_config` at the top."""
+    found = []
+    for path in find_sections(config):
+        if path == counted.section or len(path) > 1 or not _fits(path, counted.stack):
+            continue
+        if words_of(".".join(path)) & _SENSES or (path and not _is_text(path)):
+            continue
+        again = _count(config, path, counted.stack)
+        if again is not None and again.layer_count == counted.layer_count:
+            found.append(path)
+    return tuple(found)
+
+
+def count_fields_in(config: Section, path: SectionPath, counted: CountedStack) -> tuple[str, ...]:
+    """The fields of the section at `path` that count the stack."""
+    if path == counted.section:
+        return counted.count_fields
+    again = _count(config, path, counted.stack)
+    return again.count_fields if again else ()
+
+
+def _count(config: Section, path: SectionPath, stack: LayerStack) -> CountedStack | None:
+    """The stack with the fields of the section at `path` that count it; None when none does."""
+    section = section_at(config, path)
     sided, unsided = _fields_for(section, stack)
     trailing = section.get(_TRAILING_FIELD)
     extra: int = trailing if _is_count(trailing) else 0
     for layer_count in dict.fromkeys((stack.layer_count - extra, stack.layer_count)):
         fields = tuple(field for field in sided or unsided if section[field] == layer_count)
         if fields and layer_count > 0:
-            if sided and _side(stack) == "encoder":
+            if sided and stack_side(stack.prefix) == "encoder":
                 # BART and its kin repeat the encoder's count under the general name.
                 fields += tuple(field for field in unsided if section[field] == layer_count)
             if stack.missing_numbers:
@@ -182,27 +246,70 @@ def _count(section: Section, path: SectionPath, stack: LayerStack) -> CountedSta
                 stack=stack, layer_count=layer_count, section=path, count_fields=fields
             )
     stated = section[(sided or unsided)[0]] if sided or unsided else None
-    if stack.missing_numbers and stated == stack.numbers[-1] + 1 - extra:
+    if len(stack.missing_numbers) < stack.layer_count and stated == stack.numbers[-1] + 1 - extra:
         raise _missing_layers(stack, f"{(sided or unsided)[0]} = {stated}")
     return None
 
 
-def _pick(candidates: list[CountedStack], found: str) -> tuple[CountedStack, ...]:
-    sides = {_side(counted.stack) for counted in candidates}
+def _pick(candidates: list[CountedStack], stacks: Sequence[LayerStack]) -> tuple[CountedStack, ...]:
+    sides = {stack_side(counted.stack.prefix) for counted in candidates}
     if len(candidates) == 1:
         return tuple(candidates)
     if len(candidates) == 2 and sides == {"encoder", "decoder"}:
-        return tuple(sorted(candidates, key=lambda counted: _side(counted.stack) == "decoder"))
+        return tuple(
+            sorted(candidates, key=lambda counted: stack_side(counted.stack.prefix) == "decoder")
+        )
     raise RequestError(
         "several stacks have as many layers as the config says: "
         + ", ".join(counted.stack.prefix for counted in candidates),
-        hint=f"Choose one with --stack; there are: {found}.",
+        hint=f"Choose one with --stack; there are: {_listing(stacks)}.",
     )
+
+
+def _contradiction(config: Section, stacks: Sequence[LayerStack]) -> CheckpointError:
+    counts = [
+        f"{'.'.join((*path, field))} = {section_at(config, path)[field]}"
+        for path in find_sections(config)
+        for field in _counts(section_at(config, path))
+    ]
+    if not counts:
+        return CheckpointError(
+            "config.json has no field that counts layers",
+            hint=f"The tensors form: {_listing(stacks)}.",
+        )
+    if stacks[0].missing_numbers:
+        return _missing_layers(stacks[0], counts[0])
+    return CheckpointError(
+        f"config.json says {counts[0]}, but no stack of tensors has as many layers: "
+        f"{_listing(stacks)}",
+        hint="The checkpoint is incomplete, or its config belongs to another model.",
+    )
+
+
+def _listing(stacks: Sequence[LayerStack]) -> str:
+    return ", ".join(f"{stack.prefix} ({stack.layer_count} layers)" for stack in stacks[:8])
+
+
+def _objects(config: Section) -> tuple[SectionPath, ...]:
+    """Paths of the config and of all objects in it, outermost first."""
+
+    def walk(section: Section, path: SectionPath) -> Iterator[SectionPath]:
+        yield path
+        if len(path) < _MAX_SECTION_DEPTH:
+            for key, value in section.items():
+                if isinstance(value, dict):
+                    yield from walk(value, (*path, key))
+
+    return tuple(sorted(walk(config, ()), key=len))
+
+
+def _counts(section: Section) -> list[str]:
+    return [field for field in _ALL_COUNT_FIELDS if _is_count(section.get(field))]
 
 
 def _fields_for(section: Section, stack: LayerStack) -> tuple[list[str], list[str]]:
     """Count fields of one side (encoder or decoder) that fit the stack, and the general ones."""
-    side = _side(stack)
+    side = stack_side(stack.prefix)
     sided_names = _SIDED_COUNT_FIELDS[side] if side else ()
     return (
         [field for field in sided_names if _is_count(section.get(field))],
@@ -210,34 +317,25 @@ def _fields_for(section: Section, stack: LayerStack) -> tuple[list[str], list[st
     )
 
 
-def _side(stack: LayerStack) -> str | None:
-    parts = stack.prefix.split(".")
-    return next((side for side in ("decoder", "encoder") if side in parts), None)
-
-
-def _reads_same(path: SectionPath, stack: LayerStack, *, strictly: bool = False) -> bool:
+def _fits(path: SectionPath, stack: LayerStack) -> bool:
     """Whether section and stack may be of the same sub-model, going by the words in their names."""
-    in_section = _words(".".join(path)) or (set() if strictly else {"text"})
-    in_prefix = _words(stack.prefix)
-    if strictly:
-        return in_section == in_prefix
-    return not in_prefix or bool(in_section & in_prefix)
+    in_section, in_prefix = words_of(".".join(path)), words_of(stack.prefix)
+    if in_section & _SENSES:
+        return bool(in_section & in_prefix)
+    if path and path[-1] in _SIDED_COUNT_FIELDS and stack_side(stack.prefix) != path[-1]:
+        return False
+    return not in_prefix & _SENSES
 
 
-def _words(name: str) -> set[str]:
+def _is_text(path: SectionPath) -> bool:
+    """Whether a section describes a language model; a `text_encoder` serves another one."""
+    return "text" in words_of(path[-1]) and "encoder" not in path[-1]
+
+
+def words_of(name: str) -> frozenset[str]:
+    """What a section or stack reads (text, vision, audio), as far as its name tells."""
     parts = set(name.lower().replace("_", ".").split("."))
-    return {kind for kind, words in _SECTION_WORDS.items() if parts & set(words)}
-
-
-def _by_preference(paths: Sequence[SectionPath]) -> list[SectionPath]:
-    """Text sections first, then the config itself, then the rest."""
-
-    def rank(path: SectionPath) -> int:
-        if not path:
-            return 1
-        return 0 if "text" in _words(path[-1]) else 2
-
-    return sorted(paths, key=rank)
+    return frozenset(kind for kind, words in _SECTION_WORDS.items() if parts & set(words))
 
 
 def _missing_layers(stack: LayerStack, stated: str) -> CheckpointError:
@@ -248,10 +346,6 @@ def _missing_layers(stack: LayerStack, stated: str) -> CheckpointError:
         f"{'have' if missing[1:] else 'has'} no tensors (config.json: {stated})",
         hint="A shard is missing, or the checkpoint was pruned without renumbering its layers.",
     )
-
-
-def _all_count_fields() -> tuple[str, ...]:
-    return (*_COUNT_FIELDS, *(name for names in _SIDED_COUNT_FIELDS.values() for name in names))
 
 
 def _is_count(value: Json) -> TypeGuard[int]:

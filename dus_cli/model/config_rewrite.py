@@ -1,25 +1,35 @@
 """config.json for the up-scaled model: the rule tables applied, every change accounted for."""
 
 import copy
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias, cast
 
 from dus_cli.errors import CheckpointError, RequestError
 from dus_cli.format.strict_json import Json
-from dus_cli.model.architecture import CountedStack, Section, find_sections, section_at
+from dus_cli.model.architecture import (
+    CountedStack,
+    Section,
+    SectionPath,
+    count_fields_in,
+    section_at,
+)
 from dus_cli.model.config_rules import (
     FIELDS,
     PLAIN_MODEL_TYPES,
-    POSITION_RULES,
     REFUSED_MODEL_TYPES,
     REFUSING_FIELDS,
     FieldKind,
     PerLayerField,
-    PositionRule,
 )
 from dus_cli.model.layer_map import LayerMap
+from dus_cli.model.layer_names import NAMING_FIELDS, rename_layers
+from dus_cli.model.position_rules import POSITION_RULES, PositionRule
+from dus_cli.model.unknowns import (
+    moved_by_layer,
+    refuse_unexplained_layers,
+    refuse_unknown_fields,
+)
 
 FieldRules: TypeAlias = Mapping[str, FieldKind]
 """What the user said of fields that the tables do not know: dotted path from the top -> kind."""
@@ -70,25 +80,48 @@ def rewrite_config(
     """config.json of the model whose stacks are scaled by their maps; order of keys is kept.
 
     Raises RequestError when the architecture cannot be expressed in a config after scaling, or
-    when a field looks per-layer and no rule knows it; CheckpointError when a per-layer field
+    when something looks per-layer and no rule knows it; CheckpointError when a per-layer field
     does not fit the layer count.
     """
     new: dict[str, Json] = copy.deepcopy(dict(config))
-    known: set[str] = set()
-    for stack in scaled:
-        _refuse_architecture(config, stack)
-        _rewrite_section(new, stack, known, field_rules)
-    _apply_user_rules(new, scaled, field_rules)
-    _rewrite_layer_names(new, scaled)
-    for stack in scaled:
-        _settle_positions(config, new, stack)
-        _refuse_unknown_lists(config, stack, known | set(field_rules))
-    rules = _rule_names(scaled, field_rules)
+    views = [view for stack in scaled for view in _views(config, stack)]
+    moved: set[str] = set()
+    for view in views:
+        _refuse_architecture(config, view)
+        _move_fields(new, view, moved, field_rules)
+    _apply_user_rules(new, views, field_rules)
+    for view in views:
+        _settle_positions(config, new, view, field_rules)
+    known = moved | set(field_rules)
+    for view in views:
+        refuse_unknown_fields(config, view.counted, known)
+        refuse_unexplained_layers(
+            view.counted,
+            view.layer_map,
+            _said_of_layers(config, view, field_rules),
+            quantised=any(field in config for field in NAMING_FIELDS),
+        )
+    _rename_layers(new, scaled)
+    rules = _rule_names(views, field_rules)
     changes = tuple(
-        ConfigChange(field=field, before=before, after=after, rule=rules.get(field, "position"))
+        ConfigChange(field=field, before=before, after=after, rule=_rule_name(field, rules))
         for field, before, after in _differences(config, new)
     )
     return RewrittenConfig(config=new, changes=changes, remarks=_remarks(config, scaled))
+
+
+def _rule_name(field: str, rules: Mapping[str, str]) -> str:
+    if any(part in NAMING_FIELDS for part in field.split(".")):
+        return "layer names"
+    return rules.get(field, "position")
+
+
+def _views(config: Section, scaled: ScaledStack) -> Iterator[ScaledStack]:
+    """The stack under each section that describes it."""
+    for path in (scaled.counted.section, *scaled.counted.mirrors):
+        fields = count_fields_in(config, path, scaled.counted)
+        counted = replace(scaled.counted, section=path, count_fields=fields)
+        yield ScaledStack(counted=counted, layer_map=scaled.layer_map)
 
 
 def _refuse_architecture(config: Section, scaled: ScaledStack) -> None:
@@ -97,18 +130,18 @@ def _refuse_architecture(config: Section, scaled: ScaledStack) -> None:
     reason = REFUSED_MODEL_TYPES.get(model_type)
     if reason is not None:
         raise RequestError(
-            f"{model_type} cannot be up-scaled: {reason}, which no config.json can say for the "
-            "deeper model"
+            f"{model_type} cannot be up-scaled: {reason}, and dus knows no config.json that is "
+            "right for the deeper model"
         )
     for field, reason in REFUSING_FIELDS.items():
         if section.get(field):
             raise RequestError(f"{field} is on: {reason}, so a copied layer would change")
 
 
-def _rewrite_section(
-    new: dict[str, Json], scaled: ScaledStack, known: set[str], field_rules: FieldRules
+def _move_fields(
+    new: dict[str, Json], scaled: ScaledStack, moved: set[str], field_rules: FieldRules
 ) -> None:
-    """Counts and known per-layer fields of one stack; adds the paths of those fields to `known`."""
+    """Counts and known per-layer fields of one stack; adds the paths of those fields to `moved`."""
     counted = scaled.counted
     section = _mutable_section(new, counted.section)
     for name in counted.count_fields:
@@ -117,9 +150,9 @@ def _rewrite_section(
         owner, key = _owner(section, name)
         path = ".".join((*counted.section, name))
         # A section shared by encoder and decoder is moved once; the user's word goes first.
-        if owner is None or key not in owner or path in known or path in field_rules:
+        if owner is None or key not in owner or path in moved or path in field_rules:
             continue
-        known.add(path)
+        moved.add(path)
         owner[key] = _moved(path, owner[key], rule, scaled)
 
 
@@ -130,24 +163,29 @@ def _apply_user_rules(
         owner, key = _owner(new, path)
         if owner is None or key not in owner:
             raise RequestError(f"--config-rule: config.json has no field {path!r}")
+        if kind is FieldKind.KEEP:
+            continue
+        value = owner[key]
+        if not isinstance(value, dict if kind is FieldKind.REKEY else list) and not (
+            kind is FieldKind.GATHER and isinstance(value, str)
+        ):
+            raise RequestError(
+                f"--config-rule {path}={kind.value}: {value!r:.60} does not hold what that takes",
+                hint="gather takes a list or string with one entry a layer, reindex a list of "
+                "layer numbers, rekey an object by layer number.",
+            )
         # The innermost section around the field tells whose layers it speaks of.
-        around = [
-            stack
-            for stack in scaled
-            if path.split(".")[: len(stack.counted.section)] == list(stack.counted.section)
-        ]
-        if kind is not FieldKind.KEEP:
-            value = _moved(path, owner[key], PerLayerField(kind=kind), (around or scaled)[0])
-            if value is owner[key] or not isinstance(owner[key], list | str | dict):
-                raise RequestError(
-                    f"--config-rule: {path!r} is {owner[key]!r:.60}, which cannot be "
-                    f"{'gathered' if kind is FieldKind.GATHER else kind.value + 'ed'}"
-                )
-            owner[key] = value
+        around = [stack for stack in scaled if _is_around(stack.counted.section, path)]
+        stack = max(around or scaled, key=lambda stack: len(stack.counted.section))
+        owner[key] = _moved(path, value, PerLayerField(kind=kind), stack)
+
+
+def _is_around(section: SectionPath, path: str) -> bool:
+    return path.split(".")[: len(section)] == list(section)
 
 
 def _moved(path: str, value: Json, rule: PerLayerField, scaled: ScaledStack) -> Json:
-    """`value` after its rule; the same object where the rule has nothing to do with it."""
+    """`value` after its rule; as it was where it is no list, string or object by layer."""
     n, layer_map = scaled.counted.layer_count, scaled.layer_map
     if rule.kind is FieldKind.GATHER and isinstance(value, list | str) and len(value):
         if len(value) < n:
@@ -175,24 +213,31 @@ def _moved(path: str, value: Json, rule: PerLayerField, scaled: ScaledStack) -> 
     return value
 
 
-def _settle_positions(config: Section, new: dict[str, Json], scaled: ScaledStack) -> None:
-    """Makes every copied layer what its source was, where that follows from its number."""
-    counted, layer_map = scaled.counted, scaled.layer_map
-    before = section_at(config, counted.section)
-    after = _mutable_section(new, counted.section)
-    model_type = model_type_of(config, before)
-    settled: set[str] = set()
+def _rules_for(config: Section, scaled: ScaledStack, field_rules: FieldRules) -> list[PositionRule]:
+    """Position rules that hold for a stack, but for those that the user has overruled."""
+    section = section_at(config, scaled.counted.section)
+    model_type = model_type_of(config, section)
+    chosen: list[PositionRule] = []
     for rule in POSITION_RULES:
-        # The first rule for a field counts, so that a row without types is everybody else's.
-        if rule.field in settled and not rule.model_types:
-            continue
-        if not rule.applies_to(model_type, before):
-            continue
-        settled.add(rule.field)
-        values = rule.expand(before, counted.layer_count)
-        if values is None or len(values) < counted.layer_count:
-            continue
-        _settle(rule, layer_map.gather(values), after, model_type)
+        path = ".".join((*scaled.counted.section, rule.field))
+        # A row without types is for those that have none of their own.
+        general = not rule.model_types and any(other.field == rule.field for other in chosen)
+        if rule.applies_to(model_type, section) and path not in field_rules and not general:
+            chosen.append(rule)
+    return chosen
+
+
+def _settle_positions(
+    config: Section, new: dict[str, Json], scaled: ScaledStack, field_rules: FieldRules
+) -> None:
+    """Makes every copied layer what its source was, where that follows from its number."""
+    n = scaled.counted.layer_count
+    before = section_at(config, scaled.counted.section)
+    after = _mutable_section(new, scaled.counted.section)
+    for rule in _rules_for(config, scaled, field_rules):
+        values = rule.expand(before, n)
+        if values is not None and len(values) >= n:
+            _settle(rule, scaled.layer_map.gather(values), after, model_type_of(config, before))
 
 
 def _settle(
@@ -200,133 +245,62 @@ def _settle(
 ) -> None:
     if rule.expand(after, len(wanted)) == wanted:
         return
-    fields = rule.encode(wanted, after) if rule.encode else None
-    if fields is not None:
-        trial = {**after, **fields}
-        if rule.expand(trial, len(wanted)) == wanted:
-            after.update(fields)
-            return
+    fields = rule.encode(wanted) if rule.encode else None
+    if fields is not None and rule.expand({**after, **fields}, len(wanted)) == wanted:
+        after.update(fields)
+        return
+    stated = f" = {after[rule.field]!r:.40}" if rule.field in after else ""
     raise RequestError(
-        f"config.json of {model_type or 'this model'} says {rule.what} by {rule.field} "
-        f"= {after.get(rule.field)!r:.40}, and no value of it gives every copied layer the kind "
-        "that its source has",
+        f"config.json of {model_type or 'this model'} says {rule.what} by {rule.field}{stated}, "
+        "and no value of it gives every copied layer the kind that its source has",
         hint="Another --drop may fit: compare which layers the two copies lose.",
     )
 
 
-_LAYER_REFERENCE: Final = r"(?<![A-Za-z0-9_]){stack}\.([0-9]+)(?![0-9])"
+def _said_of_layers(
+    config: Section, scaled: ScaledStack, field_rules: FieldRules
+) -> list[list[Json]]:
+    """For each source layer, what all per-layer fields and position rules say of it."""
+    section, n = section_at(config, scaled.counted.section), scaled.counted.layer_count
+    columns: list[list[Json]] = []
+    for position in _rules_for(config, scaled, field_rules):
+        values = position.expand(section, n)
+        columns.append([*(values or [])[:n], *[None] * (n - len(values or []))])
+    fields = [(section, name, rule) for name, rule in FIELDS.items()]
+    fields += [(config, path, PerLayerField(kind=kind)) for path, kind in field_rules.items()]
+    for root, name, rule in fields:
+        owner, key = _owner(root, name)
+        if owner is not None and key in owner:
+            columns.append([moved_by_layer(owner[key], rule, layer) for layer in range(n)])
+    return [[column[layer] for column in columns] for layer in range(n)]
 
 
-def _rewrite_layer_names(new: dict[str, Json], scaled: Sequence[ScaledStack]) -> None:
-    """Lists of module names in `quantization_config`: a layer's name becomes all its copies'."""
-    quantization = new.get("quantization_config")
-    if not isinstance(quantization, dict):
-        return
-    for stack in scaled:
-        # Module names may lack the outer parts of the prefix, so its last part identifies it.
-        reference = re.compile(
-            _LAYER_REFERENCE.format(stack=re.escape(stack.counted.stack.prefix.split(".")[-1]))
-        )
-        _rename_in(quantization, "quantization_config", reference, stack)
-
-
-def _rename_in(
-    owner: dict[str, Json], path: str, reference: re.Pattern[str], scaled: ScaledStack
-) -> None:
-    for key, value in owner.items():
-        here = f"{path}.{key}"
-        if reference.search(key):
-            raise _unmovable_name(here, key)
-        if isinstance(value, dict):
-            _rename_in(value, here, reference, scaled)
-        elif isinstance(value, str) and reference.search(value):
-            raise _unmovable_name(here, value)
-        elif isinstance(value, list):
-            owner[key] = [
-                renamed for entry in value for renamed in _renamed(entry, here, reference, scaled)
-            ]
-
-
-def _renamed(entry: Json, path: str, reference: re.Pattern[str], scaled: ScaledStack) -> list[Json]:
-    match = reference.search(entry) if isinstance(entry, str) else None
-    if isinstance(entry, dict | list) and reference.search(repr(entry)):
-        raise _unmovable_name(path, repr(entry))
-    if match is None:
-        return [entry]
-    if entry.startswith("re:") or reference.search(entry, match.end()):
-        raise _unmovable_name(path, entry)
-    source = int(match[1])
-    if source >= scaled.counted.layer_count:
-        # A trailing layer keeps its distance from the last one.
-        outputs: tuple[int, ...] = (
-            source - scaled.counted.layer_count + scaled.layer_map.layer_count,
-        )
-    else:
-        outputs = scaled.layer_map.outputs_of(source)
-    return [f"{entry[: match.start(1)]}{output}{entry[match.end(1) :]}" for output in outputs]
-
-
-def _unmovable_name(path: str, text: str) -> RequestError:
-    return RequestError(
-        f"config.json: {path} names a layer in a way that dus cannot renumber: {text!r:.80}",
-        hint="Write the module names out, one an entry, and run again.",
-    )
-
-
-def _refuse_unknown_lists(config: Section, scaled: ScaledStack, known: set[str]) -> None:
-    counted = scaled.counted
-    others = {path for path in find_sections(config) if path and path != counted.section}
-    roots = {counted.section, ()}
-    for root in sorted(roots):
-        for path, value in _lists(section_at(config, root), root, others):
-            name = ".".join(path)
-            in_section = ".".join(path[len(root) :])
-            if name in known or in_section in FIELDS or len(value) != counted.layer_count:
-                continue
-            raise RequestError(
-                f"config.json: {name} has {len(value)} entries, as many as there are layers, and "
-                "dus does not know whether they are one a layer",
-                hint=f"Say --config-rule {name}=gather if they are, {name}=keep if not, "
-                f"{name}=reindex if they are layer numbers.",
-            )
-
-
-def _lists(
-    section: Section, path: tuple[str, ...], skip: set[tuple[str, ...]]
-) -> Iterator[tuple[tuple[str, ...], list[Json]]]:
-    for key, value in section.items():
-        here = (*path, key)
-        if isinstance(value, list):
-            yield here, value
-        elif isinstance(value, dict) and here not in skip and key != "quantization_config":
-            yield from _lists(value, here, skip)
+def _rename_layers(new: dict[str, Json], scaled: Sequence[ScaledStack]) -> None:
+    pairs = [(stack.counted, stack.layer_map) for stack in scaled]
+    for path in dict.fromkeys([(), *(stack.counted.section for stack in scaled)]):
+        section = _mutable_section(new, path)
+        for field in NAMING_FIELDS:
+            if isinstance(section.get(field), dict):
+                section[field] = rename_layers(section[field], ".".join((*path, field)), pairs)
 
 
 def _remarks(config: Section, scaled: Sequence[ScaledStack]) -> tuple[str, ...]:
     remarks: list[str] = []
-    by_rule = {model_type for rule in POSITION_RULES for model_type in rule.model_types}
+    with_rules = {model_type for rule in POSITION_RULES for model_type in rule.model_types}
     for stack in scaled:
         model_type = model_type_of(config, section_at(config, stack.counted.section))
-        if model_type not in PLAIN_MODEL_TYPES | by_rule:
+        if model_type not in PLAIN_MODEL_TYPES | with_rules:
             remarks.append(
                 f"model type {model_type or '(none)'} has no rules of its own: config fields were "
                 "recognised by name and length, and anything else that depends on a layer's "
                 "number stays as it is"
             )
-        layer_map = stack.layer_map
-        kinds = stack.counted.stack.kinds()
-        for end, where in ((0, "first"), (stack.counted.layer_count - 1, "last")):
-            alone = any(numbers == (end,) for _, numbers in kinds) and len(kinds) > 1
-            moved = [
-                output
-                for output in layer_map.outputs_of(end)
-                if output != (0 if end == 0 else layer_map.layer_count - 1)
-            ]
-            if alone and moved:
-                remarks.append(
-                    f"the {where} layer of {stack.counted.stack.prefix} has tensors unlike all "
-                    f"others, and its copy becomes layer {moved[0]}; see that the model expects it"
-                )
+        count = section_at(config, stack.counted.section).get(stack.counted.count_fields[0])
+        if count is None:
+            remarks.append(
+                f"config.json left the layer count of {stack.counted.stack.prefix} to a default; "
+                f"the tensors say {stack.counted.layer_count}, and the result states its own"
+            )
     if "auto_map" in config:
         remarks.append("the model brings its own code (auto_map), which was not examined")
     return tuple(dict.fromkeys(remarks))
@@ -355,12 +329,11 @@ def _differences(
 
 
 def _mutable_section(new: dict[str, Json], path: tuple[str, ...]) -> dict[str, Json]:
-    section = section_at(new, path)
-    assert isinstance(section, dict)
-    return section
+    section: Json = section_at(new, path)
+    return cast(dict[str, Json], section)
 
 
-def _owner(section: dict[str, Json], name: str) -> tuple[dict[str, Json] | None, str]:
+def _owner(section: Section, name: str) -> tuple[dict[str, Json] | None, str]:
     """The object that holds the last key of a dotted name, and that key."""
     owner: Json = section
     *outer, key = name.split(".")

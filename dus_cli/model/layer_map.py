@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -24,6 +25,7 @@ class LayerMap:
 
     @property
     def layer_count(self) -> int:
+        """How many layers the output has."""
         return len(self.sources)
 
     def gather(self, per_layer: Sequence[T]) -> list[T]:
@@ -42,4 +44,4 @@ class LayerMap:
             if self.sources[output] != self.sources[output - 1] + 1
         ]
         bounds = [0, *seams, len(self.sources)]
-        return tuple(range(begin, end) for begin, end in zip(bounds, bounds[1:], strict=False))
+        return tuple(range(begin, end) for begin, end in pairwise(bounds))
