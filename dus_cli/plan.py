@@ -4,30 +4,21 @@ Planning reads nothing and writes nothing. The same checkpoint and request give 
 byte for byte, on every machine.
 """
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from dus_cli import __version__
-from dus_cli.errors import CheckpointError, RequestError
+from dus_cli.errors import RequestError
 from dus_cli.format.checkpoint import Checkpoint, Shard
 from dus_cli.format.folder import CarriedFile, LeftOutFile
 from dus_cli.format.header import TensorInfo, frame_header, header_text
 from dus_cli.format.index import INDEX_SUFFIX, ShardIndex, serialize_index
 from dus_cli.format.strict_json import Json, dump_pretty
-from dus_cli.model.architecture import CountedStack, choose_stacks
-from dus_cli.model.config_rewrite import (
-    ABSENT,
-    ConfigChange,
-    RewrittenConfig,
-    ScaledStack,
-    rewrite_config,
-)
-from dus_cli.model.config_rules import FieldKind
+from dus_cli.model.config_rewrite import ABSENT, ConfigChange, ScaledStack
 from dus_cli.model.layer_map import LayerMap
-from dus_cli.model.stack import find_stacks
+from dus_cli.scaling import Scaling, Totals, UpscaleRequest, scale
 
 PLAN_SCHEMA: Final = "dus-plan/1"
 
@@ -37,23 +28,6 @@ are equal modulo the block size, which is 4096 bytes by default on XFS, Btrfs an
 
 _ALIGNMENT: Final = 8
 """Data sections begin at a multiple of 8 bytes, as the safetensors library writes them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpscaleRequest:
-    """What the user asks for; exactly one of `drop` (m) and `target_layers` (s) is given.
-
-    `max_shard_size` is in bytes; None keeps to the source's shards. `base_model` is the Hub id
-    for the model card, `revision` the commit, where they are known.
-    """
-
-    drop: int | None = None
-    target_layers: int | None = None
-    stack: str | None = None
-    config_rules: Mapping[str, FieldKind] = field(default_factory=dict)
-    max_shard_size: int | None = None
-    base_model: str | None = None
-    revision: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,25 +52,6 @@ class OutputShard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
-    """Layers of the scaled stacks, stored elements, and bytes of tensors."""
-
-    layers: int
-    parameters: int
-    tensor_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preview:
-    """What an up-scaling gives, before any file is laid out."""
-
-    scaled: tuple[ScaledStack, ...]
-    rewritten: RewrittenConfig
-    before: Totals
-    after: Totals
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """All that the writer, the model card and a verification need to know."""
 
@@ -104,20 +59,15 @@ class Plan:
     source_name: str
     source_shards: tuple[Shard, ...]
     source_config_sha256: str
-    scaled: tuple[ScaledStack, ...]
-    before: Totals
-    after: Totals
-    config: dict[str, Json]
-    config_changes: tuple[ConfigChange, ...]
+    scaling: Scaling
     stem: str
     shards: tuple[OutputShard, ...]
     carried_files: tuple[CarriedFile, ...]
     left_out_files: tuple[LeftOutFile, ...]
-    remarks: tuple[str, ...]
 
     @property
     def config_file(self) -> bytes:
-        return dump_pretty(self.config)
+        return dump_pretty(self.scaling.config)
 
     @property
     def index_file(self) -> tuple[str, bytes] | None:
@@ -127,7 +77,7 @@ class Plan:
         weight_map = {name: shard.name for shard in self.shards for name in shard.tensor_names}
         index = ShardIndex(
             weight_map=dict(sorted(weight_map.items())),
-            metadata={"total_size": self.after.tensor_bytes},
+            metadata={"total_size": self.scaling.after.tensor_bytes},
         )
         return f"{self.stem}{INDEX_SUFFIX}", serialize_index(index)
 
@@ -157,10 +107,10 @@ class Plan:
                     for shard in self.source_shards
                 ],
             },
-            "stacks": [_stack_json(scaled) for scaled in self.scaled],
-            "before": _totals_json(self.before),
-            "after": _totals_json(self.after),
-            "config_changes": [_change_json(change) for change in self.config_changes],
+            "stacks": [_stack_json(scaled) for scaled in self.scaling.scaled],
+            "before": _totals_json(self.scaling.before),
+            "after": _totals_json(self.scaling.after),
+            "config_changes": [_change_json(change) for change in self.scaling.config_changes],
             "shards": [_shard_json(shard, with_headers) for shard in self.shards],
             "carried_files": [
                 {"path": file.path, "size": file.size} for file in self.carried_files
@@ -168,7 +118,7 @@ class Plan:
             "left_out_files": [
                 {"path": file.path, "reason": file.reason} for file in self.left_out_files
             ],
-            "remarks": list(self.remarks),
+            "remarks": list(self.scaling.remarks),
         }
 
 
@@ -178,8 +128,8 @@ def plan_upscale(checkpoint: Checkpoint, request: UpscaleRequest) -> Plan:
     Raises RequestError when that is impossible or the config cannot express it, CheckpointError
     when the checkpoint contradicts itself.
     """
-    preview = preview_upscale(checkpoint, request)
-    shards = _lay_out(checkpoint, preview.scaled, request.max_shard_size)
+    scaling = scale(checkpoint, request)
+    shards = _lay_out(checkpoint, scaling.scaled, request.max_shard_size)
     names = {shard.name for shard in shards}
     clash = next((file.path for file in checkpoint.carried_files if file.path in names), None)
     if clash is not None:
@@ -189,98 +139,12 @@ def plan_upscale(checkpoint: Checkpoint, request: UpscaleRequest) -> Plan:
         source_name=checkpoint.name,
         source_shards=checkpoint.shards,
         source_config_sha256=checkpoint.config_sha256 or "",
-        scaled=preview.scaled,
-        before=preview.before,
-        after=preview.after,
-        config=preview.rewritten.config,
-        config_changes=preview.rewritten.changes,
+        scaling=scaling,
         stem=checkpoint.stem,
         shards=shards,
         carried_files=checkpoint.carried_files,
         left_out_files=checkpoint.left_out_files,
-        remarks=_remarks(preview.scaled, preview.rewritten),
     )
-
-
-def preview_upscale(checkpoint: Checkpoint, request: UpscaleRequest) -> Preview:
-    """What a plan would give, with all its checks, but without laying out any file.
-
-    Raises what `plan_upscale` raises.
-    """
-    if checkpoint.config is None:
-        raise CheckpointError(
-            f"{checkpoint.folder}: has no config.json",
-            hint="Without it nobody can load the model; give the folder that holds it.",
-        )
-    stacks = find_stacks(name for _, name, _ in checkpoint.tensors())
-    scaled = tuple(
-        ScaledStack(counted=counted, layer_map=_layer_map(counted, request))
-        for counted in choose_stacks(checkpoint.config, stacks, request.stack)
-    )
-    _refuse_named_metadata(checkpoint, scaled)
-    before, after = _totals(checkpoint, scaled)
-    return Preview(
-        scaled=scaled,
-        rewritten=rewrite_config(checkpoint.config, scaled, request.config_rules),
-        before=before,
-        after=after,
-    )
-
-
-def _layer_map(counted: CountedStack, request: UpscaleRequest) -> LayerMap:
-    n, prefix = counted.layer_count, counted.stack.prefix
-    if request.target_layers is not None:
-        s = request.target_layers
-        if s % 2 or not 2 <= s <= 2 * n:
-            raise RequestError(
-                f"--target-layers {s}: not reachable from the {n} layers of {prefix}",
-                hint=f"Two copies that lose m layers each give 2 x ({n} - m): an even number "
-                f"from 2 to {2 * n}.",
-            )
-        m = n - s // 2
-    elif request.drop is not None:
-        m = request.drop
-    else:
-        raise RequestError(
-            "--drop M or --target-layers S is missing",
-            hint=f"The paper drops a quarter of the {n} layers: --drop {n // 4}.",
-        )
-    if not 0 <= m < n:
-        raise RequestError(
-            f"--drop {m}: {prefix} has {n} layers, so it must be from 0 to {n - 1}",
-            hint=f"The paper drops a quarter: --drop {n // 4}.",
-        )
-    return LayerMap.depth_upscale(n, m)
-
-
-def _remarks(scaled: Sequence[ScaledStack], rewritten: RewrittenConfig) -> tuple[str, ...]:
-    remarks = list(rewritten.remarks)
-    for stack in scaled:
-        n, s = stack.counted.layer_count, stack.layer_map.layer_count
-        if s == 2 * n:
-            remarks.append(
-                "m = 0 joins the last layer to the first, which the paper advises against: the "
-                "layers at the seam are the least alike"
-            )
-        elif s <= n:
-            remarks.append(
-                f"m > n/2 makes the model shallower: {s} layers from {n}"
-                if s < n
-                else f"m = n/2 leaves the model as deep as it was, {n} layers"
-            )
-    return tuple(remarks)
-
-
-def _refuse_named_metadata(checkpoint: Checkpoint, scaled: Sequence[ScaledStack]) -> None:
-    for shard in checkpoint.shards:
-        for key in shard.header.metadata:
-            if any(stack.counted.stack.layer_of(key) is not None for stack in scaled):
-                raise RequestError(
-                    f"{shard.name}: the header's metadata describes single tensors ({key!r}), "
-                    "which dus cannot renumber",
-                    hint="Such files are written for torchao tensors; up-scale the unquantised "
-                    "model instead.",
-                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,32 +310,6 @@ def _shareable_start(spans: Iterable[CopySpan]) -> int:
     return max(weight, key=lambda start: (weight[start], -start), default=0)
 
 
-def _totals(checkpoint: Checkpoint, scaled: Sequence[ScaledStack]) -> tuple[Totals, Totals]:
-    copies = [Counter(stack.layer_map.sources) for stack in scaled]
-    parameters = tensor_bytes = extra_parameters = extra_bytes = 0
-    for _, name, info in checkpoint.tensors():
-        elements = info.element_count
-        parameters += elements
-        tensor_bytes += info.byte_count
-        for stack, copies_of in zip(scaled, copies, strict=True):
-            layer = stack.counted.stack.layer_of(name)
-            if layer is not None and layer < stack.counted.layer_count:
-                extra_parameters += elements * (copies_of[layer] - 1)
-                extra_bytes += info.byte_count * (copies_of[layer] - 1)
-    return (
-        Totals(
-            layers=sum(stack.counted.layer_count for stack in scaled),
-            parameters=parameters,
-            tensor_bytes=tensor_bytes,
-        ),
-        Totals(
-            layers=sum(stack.layer_map.layer_count for stack in scaled),
-            parameters=parameters + extra_parameters,
-            tensor_bytes=tensor_bytes + extra_bytes,
-        ),
-    )
-
-
 def _stack_json(scaled: ScaledStack) -> dict[str, Json]:
     counted = scaled.counted
     return {
@@ -512,24 +350,3 @@ def _shard_json(shard: OutputShard, with_header: bool) -> dict[str, Json]:
     if with_header:
         described["header"] = shard.header[8:].decode("utf-8")
     return described
-
-
-_SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
-
-
-def parse_size(text: str) -> int:
-    """Bytes in a size such as `5GB` (10^9), `5GiB` (2^30) or `5000000`, as transformers reads it.
-
-    Raises RequestError for anything else, and for a size below 1 kB.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise RequestError(
-            f"--max-shard-size {text!r}: not a size", hint="Write it as 5GB or 5GiB."
-        )
-    number, unit, binary = match.groups()
-    factor = (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " ")
-    size = int(float(number) * factor)
-    if size < 1000:
-        raise RequestError(f"--max-shard-size {text!r}: less than 1 kB makes no sense")
-    return size

@@ -16,7 +16,8 @@ from dus_cli.format.checkpoint import Checkpoint
 from dus_cli.format.files import read_small
 from dus_cli.format.strict_json import Json, dump_pretty, parse_object
 from dus_cli.model.config_rules import FieldKind
-from dus_cli.plan import Plan, UpscaleRequest
+from dus_cli.plan import Plan
+from dus_cli.scaling import UpscaleRequest
 
 PLAN_FILE_SCHEMA: Final = "dus-plan-file/1"
 _MAX_BYTES: Final = 1_000_000_000

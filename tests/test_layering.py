@@ -12,6 +12,7 @@ FLOORS = (
     ("errors", "printable"),
     ("format",),
     ("model",),
+    ("scaling",),
     ("plan",),
     ("documents", "inspection", "plan_file"),
     ("execute",),

@@ -12,14 +12,23 @@ import typer
 
 from dus_cli.cli.output import Line, Output, Styled
 from dus_cli.cli.running import exit_codes
-from dus_cli.cli.wording import clipped, in_bytes, plural, staying_behind, with_words, wrapped
+from dus_cli.cli.wording import (
+    clipped,
+    in_bytes,
+    parse_size,
+    plural,
+    staying_behind,
+    with_words,
+    wrapped,
+)
 from dus_cli.documents import write_documents
 from dus_cli.errors import RequestError
 from dus_cli.format.checkpoint import Checkpoint, open_checkpoint
 from dus_cli.format.strict_json import Json, dump_compact
 from dus_cli.model.config_rewrite import ABSENT, ConfigChange, ScaledStack
 from dus_cli.model.config_rules import FieldKind
-from dus_cli.plan import Plan, UpscaleRequest, parse_size, plan_upscale
+from dus_cli.plan import Plan, plan_upscale
+from dus_cli.scaling import UpscaleRequest
 from dus_cli.sources.local import find_source
 
 UPSCALE_SCHEMA: Final = "dus-upscale/1"
@@ -142,7 +151,7 @@ def upscale(
                 revision=found.revision,
             )
             plan = plan_upscale(checkpoint, request)
-            target = Path(out or f"{checkpoint.name}-dus{plan.after.layers}")
+            target = Path(out or f"{checkpoint.name}-dus{plan.scaling.after.layers}")
         if dry_run:
             _dry_run(plan, checkpoint, target, output, plan_to, force=force)
         else:
@@ -227,7 +236,7 @@ def _run(plan: Plan, checkpoint: Checkpoint, target: Path, output: Output, *, fo
     output.note(_summary(plan, checkpoint, target, output.width))
     started = time.monotonic()
     documents = write_documents(plan, checkpoint.card)
-    with _progress(output, plan.after.tensor_bytes) as advance:
+    with _progress(output, plan.scaling.after.tensor_bytes) as advance:
         written = execute(plan, checkpoint.folder, target, documents, force=force, progress=advance)
     seconds = time.monotonic() - started
     rate = in_bytes(int(written / max(seconds, 1e-9)))
@@ -249,15 +258,15 @@ def _run(plan: Plan, checkpoint: Checkpoint, target: Path, output: Output, *, fo
 
 def _summary(plan: Plan, checkpoint: Checkpoint, target: Path, width: int) -> Iterator[Line]:
     yield [Styled(checkpoint.name, "title"), " → ", Styled(str(target), "title")]
-    for scaled in plan.scaled:
+    for scaled in plan.scaling.scaled:
         yield from _picture(scaled, min(_MAX_BAR_COLUMNS, width - _AROUND_BAR_COLUMNS))
-    yield f"  parameters  {plan.before.parameters:,} → {with_words(plan.after.parameters)}"
+    yield f"  parameters  {plan.scaling.before.parameters:,} → {with_words(plan.scaling.after.parameters)}"
     yield (
-        f"  weights     {in_bytes(plan.before.tensor_bytes)} in "
-        f"{plural(len(plan.source_shards), 'shard')} → {in_bytes(plan.after.tensor_bytes)} in "
+        f"  weights     {in_bytes(plan.scaling.before.tensor_bytes)} in "
+        f"{plural(len(plan.source_shards), 'shard')} → {in_bytes(plan.scaling.after.tensor_bytes)} in "
         f"{plural(len(plan.shards), 'shard')}"
     )
-    remarks = list(plan.remarks)
+    remarks = list(plan.scaling.remarks)
     if plan.request.base_model is None:
         remarks.append(
             f"the model card calls the base model {checkpoint.name!r}, after its folder; "
@@ -302,7 +311,7 @@ def _bar_cell(layer: float, n: int, first: int, last: int) -> str:
 def _details(plan: Plan, documents: Mapping[str, bytes], width: int) -> Iterator[Line]:
     yield ""
     yield Styled("config.json", "label")
-    for change in plan.config_changes:
+    for change in plan.scaling.config_changes:
         yield f"  {_change(change)}"
     yield ""
     yield Styled("shards", "label")

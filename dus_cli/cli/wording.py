@@ -1,7 +1,10 @@
-"""Numbers and lists as people read them."""
+"""Numbers and lists as people read and write them."""
 
+import re
 from collections.abc import Iterable, Sequence
+from typing import Final
 
+from dus_cli.errors import RequestError
 from dus_cli.format.folder import REWRITTEN, LeftOutFile
 
 
@@ -70,3 +73,24 @@ def rewritten(files: Iterable[LeftOutFile]) -> list[str]:
 def staying_behind(files: Iterable[LeftOutFile]) -> list[str]:
     """Those of the source's files that the result lacks, with the reason."""
     return [f"{file.path} ({file.reason})" for file in files if file.reason != REWRITTEN]
+
+
+_SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+
+
+def parse_size(text: str) -> int:
+    """Bytes in a size such as `5GB` (10^9), `5GiB` (2^30) or `5000000`, as transformers reads it.
+
+    Raises RequestError for anything else, and for a size below 1 kB.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise RequestError(
+            f"--max-shard-size {text!r}: not a size", hint="Write it as 5GB or 5GiB."
+        )
+    number, unit, binary = match.groups()
+    factor = (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " ")
+    size = int(float(number) * factor)
+    if size < 1000:
+        raise RequestError(f"--max-shard-size {text!r}: less than 1 kB makes no sense")
+    return size

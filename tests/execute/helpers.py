@@ -5,7 +5,8 @@ from pathlib import Path
 from dus_cli.documents import write_documents
 from dus_cli.execute.write import execute
 from dus_cli.format.checkpoint import open_checkpoint
-from dus_cli.plan import Plan, UpscaleRequest, plan_upscale
+from dus_cli.plan import Plan, plan_upscale
+from dus_cli.scaling import UpscaleRequest
 
 
 def run(

@@ -37,8 +37,8 @@ def test_every_output_tensor_is_its_source_tensor(
         name: array.tobytes() for name, array in expected.items()
     }
     assert contents(source) == before
-    assert plan.after.tensor_bytes == sum(array.nbytes for array in ours.values())
-    assert plan.after.parameters == sum(array.size for array in ours.values())
+    assert plan.scaling.after.tensor_bytes == sum(array.nbytes for array in ours.values())
+    assert plan.scaling.after.parameters == sum(array.size for array in ours.values())
 
 
 def test_index_names_every_tensor_and_the_true_total(tmp_path: Path) -> None:
