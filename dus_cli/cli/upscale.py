@@ -258,12 +258,13 @@ def _run(plan: Plan, checkpoint: Checkpoint, target: Path, output: Output, *, fo
 
 def _summary(plan: Plan, checkpoint: Checkpoint, target: Path, width: int) -> Iterator[Line]:
     yield [Styled(checkpoint.name, "title"), " → ", Styled(str(target), "title")]
+    before, after = plan.scaling.before, plan.scaling.after
     for scaled in plan.scaling.scaled:
         yield from _picture(scaled, min(_MAX_BAR_COLUMNS, width - _AROUND_BAR_COLUMNS))
-    yield f"  parameters  {plan.scaling.before.parameters:,} → {with_words(plan.scaling.after.parameters)}"
+    yield f"  parameters  {before.parameters:,} → {with_words(after.parameters)}"
     yield (
-        f"  weights     {in_bytes(plan.scaling.before.tensor_bytes)} in "
-        f"{plural(len(plan.source_shards), 'shard')} → {in_bytes(plan.scaling.after.tensor_bytes)} in "
+        f"  weights     {in_bytes(before.tensor_bytes)} in "
+        f"{plural(len(plan.source_shards), 'shard')} → {in_bytes(after.tensor_bytes)} in "
         f"{plural(len(plan.shards), 'shard')}"
     )
     remarks = list(plan.scaling.remarks)

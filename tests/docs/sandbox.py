@@ -102,7 +102,7 @@ def run(commands: Sequence[str], folder: Path) -> list[list[str]]:
         f"{command}\n__status=$?\nprintf '{_END}%s{_END}' $__status\n(exit $__status)\n"
         for command in commands
     )
-    shell = subprocess.run(  # noqa: S603 - the documentation's own commands
+    shell = subprocess.run(
         ["/bin/sh", "-c", script],
         cwd=folder,
         env=_environment(),

@@ -55,7 +55,7 @@ def main() -> None:
             new = updated(text, make_sandbox(Path(folder)))
         if new != text:
             page.write_text(new, encoding="utf-8")
-            print(f"updated {page}")  # noqa: T201
+            print(f"updated {page}")
 
 
 if __name__ == "__main__":

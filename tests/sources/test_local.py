@@ -82,7 +82,7 @@ def test_other_folders_tell_no_id(path: str) -> None:
     assert (source.name, source.base_model, source.revision) == (Path(path).name, None, None)
 
 
-@pytest.mark.parametrize("name", ["mistralai/Mistral-7B-v0.1", "gpt2"])
+@pytest.mark.parametrize("name", ["mistralai/Mistral-7B-v0.1", "a/b"])
 def test_for_a_hub_id_the_hint_tells_how_to_download_it(name: str) -> None:
     with pytest.raises(RequestError, match=f"^{name}: no such file or folder") as caught:
         find_source(name)
@@ -91,7 +91,8 @@ def test_for_a_hub_id_the_hint_tells_how_to_download_it(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["./absent", "/a/b", "a/b/c", "./file/inside", "nul\0", "./dangling", "-x", "é"]
+    "name",
+    ["nothing", "./absent", "/a/b", "a/b/c", "./file/inside", "nul\0", "./dangling", "-x", "é"],
 )
 def test_for_any_other_name_the_hint_tells_what_is_wanted(name: str) -> None:
     Path("file").touch()
