@@ -230,13 +230,14 @@ def _dry_run(
 
 
 def _run(plan: Plan, checkpoint: Checkpoint, target: Path, output: Output, *, force: bool) -> None:
-    from dus_cli.execute.write import check_places, execute
+    from dus_cli.execute.write import check_places, execute, output_files
 
     check_places(checkpoint.folder, target, force=force)
     output.note(_summary(plan, checkpoint, target, output.width))
     started = time.monotonic()
     documents = write_documents(plan, checkpoint.card)
-    with _progress(output, plan.scaling.after.tensor_bytes) as advance:
+    total = sum(file.size for file in output_files(plan, documents))
+    with _progress(output, total) as advance:
         written = execute(plan, checkpoint.folder, target, documents, force=force, progress=advance)
     seconds = time.monotonic() - started
     rate = in_bytes(int(written / max(seconds, 1e-9)))
