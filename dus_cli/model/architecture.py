@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, TypeGuard
 
-from dus_cli.errors import CheckpointError, RequestError
+from dus_cli.errors import CheckpointError, DusError, RequestError
 from dus_cli.format.strict_json import Json
+from dus_cli.model.config_rules import REFUSED_MODEL_TYPES
 from dus_cli.model.stack import LayerStack
 
 Section: TypeAlias = Mapping[str, Json]
@@ -266,7 +267,18 @@ def _pick(candidates: list[CountedStack], stacks: Sequence[LayerStack]) -> tuple
     )
 
 
-def _contradiction(config: Section, stacks: Sequence[LayerStack]) -> CheckpointError:
+def refused(model_type: str) -> RequestError:
+    """The error for a model type in REFUSED_MODEL_TYPES."""
+    return RequestError(
+        f"{model_type} cannot be up-scaled: {REFUSED_MODEL_TYPES[model_type]}, and dus knows no "
+        "config.json that is right for the deeper model"
+    )
+
+
+def _contradiction(config: Section, stacks: Sequence[LayerStack]) -> DusError:
+    model_type = config.get("model_type")
+    if isinstance(model_type, str) and model_type in REFUSED_MODEL_TYPES:
+        return refused(model_type)
     counts = [
         f"{'.'.join((*path, field))} = {section_at(config, path)[field]}"
         for path in find_sections(config)

@@ -12,6 +12,7 @@ from dus_cli.model.architecture import (
     Section,
     SectionPath,
     count_fields_in,
+    refused,
     section_at,
 )
 from dus_cli.model.config_rules import (
@@ -127,12 +128,8 @@ def _views(config: Section, scaled: ScaledStack) -> Iterator[ScaledStack]:
 def _refuse_architecture(config: Section, scaled: ScaledStack) -> None:
     section = section_at(config, scaled.counted.section)
     model_type = model_type_of(config, section)
-    reason = REFUSED_MODEL_TYPES.get(model_type)
-    if reason is not None:
-        raise RequestError(
-            f"{model_type} cannot be up-scaled: {reason}, and dus knows no config.json that is "
-            "right for the deeper model"
-        )
+    if model_type in REFUSED_MODEL_TYPES:
+        raise refused(model_type)
     for field, reason in REFUSING_FIELDS.items():
         if section.get(field):
             raise RequestError(f"{field} is on: {reason}, so a copied layer would change")
