@@ -11,7 +11,6 @@ from dus_cli.cli.running import exit_codes
 from dus_cli.cli.wording import (
     clipped,
     in_bytes,
-    in_words,
     plural,
     ranges,
     rewritten,
