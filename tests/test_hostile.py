@@ -53,11 +53,6 @@ WHOLE = "model.safetensors"
 Make = Callable[[Path], object]
 
 
-def still_open(where: str) -> pytest.MarkDecorator:
-    """A case that is known to fail, until the module named is mended; then the mark goes."""
-    return pytest.mark.xfail(reason=where, strict=True)
-
-
 class Ran(NamedTuple):
     """What a run of `dus` left: exit code and the two streams."""
 
@@ -414,10 +409,7 @@ def test_inspect_shows_what_upscale_refuses(source: Path, case: str) -> None:
         ("--drop", "1", "--stack", NASTY),
         ("--drop", "1", "--stack", "model"),
         ("--drop", "1", "--max-shard-size", NASTY),
-        pytest.param(
-            ("--drop", "1", "--max-shard-size", "9" * 5000),
-            marks=still_open("plan.py, parse_size: int(inf)"),
-        ),
+        ("--drop", "1", "--max-shard-size", "9" * 5000),
         ("--drop", "1", "--max-shard-size", "1e999"),
         ("--drop", "1", "--max-shard-size", "-5GB"),
         ("--drop", "1", "--max-shard-size", "5"),
@@ -489,12 +481,7 @@ TARGETS: Mapping[str, tuple[Make, str]] = {
 @pytest.mark.parametrize("force", [(), ("--force",)], ids=["", "with --force"])
 @pytest.mark.parametrize(
     "case",
-    [
-        pytest.param(case, marks=still_open("execute/write.py, check_places: Path.resolve()"))
-        if case == "inside a link to itself"
-        else case
-        for case in TARGETS
-    ],
+    [case for case in TARGETS],
 )
 def test_a_target_that_cannot_be_is_one_error_and_code_4(
     source: Path, case: str, force: tuple[str, ...]
@@ -601,12 +588,7 @@ SOUND: Mapping[str, Make] = {
 
 @pytest.mark.parametrize(
     "case",
-    [
-        pytest.param(case, marks=still_open("model/stack.py, _find_from: recursion over a name"))
-        if case == "with numbers inside numbers"
-        else case
-        for case in SOUND
-    ],
+    [case for case in SOUND],
 )
 def test_an_unusual_but_sound_checkpoint_is_inspected_and_scaled(source: Path, case: str) -> None:
     SOUND[case](source)
@@ -759,16 +741,10 @@ def test_no_config_ends_in_anything_but_a_report_a_plan_or_an_error(
 @pytest.mark.parametrize(
     "fields",
     [
-        pytest.param(
-            {"model_type": "gpt_neo", "attention_types": 5},
-            marks=still_open("model/position_rules.py, _attention_types: iterates over a number"),
-        ),
+        {"model_type": "gpt_neo", "attention_types": 5},
         {"model_type": "gpt_neo", "attention_types": [[["global"], 10**12]]},
         {"model_type": "gpt_neo", "attention_types": [[["global"], -(10**12)]]},
-        pytest.param(
-            {"quantization_config": {"modules_to_not_convert": [f"layers.{'9' * 4500}.x"]}},
-            marks=still_open("model/layer_names.py, _copies: int() of 4,500 digits"),
-        ),
+        {"quantization_config": {"modules_to_not_convert": [f"layers.{'9' * 4500}.x"]}},
         {"quantization_config": {"ignore": ["model.layers.\u0663.x", "model.layers.²"]}},
         {"layer_types": {"0": "full_attention"}},
         {"layer_types": "full"},

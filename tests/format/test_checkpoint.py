@@ -1,5 +1,6 @@
 """A folder of shards, index and config: what is one checkpoint, and what contradicts itself."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -462,6 +463,16 @@ def test_a_disk_that_fails_is_an_error_of_the_checkpoint(
     monkeypatch.setattr(os, "read", failing)
     with pytest.raises(CheckpointError, match=r"^x: cannot be read: Input/output error"):
         read_shard(path, "x")
+
+
+@pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="no list of open files")
+@pytest.mark.parametrize("content", [weights("a"), b"?"], ids=["sound", "broken"])
+def test_no_file_stays_open(tmp_path: Path, content: bytes) -> None:
+    write(tmp_path, {"model.safetensors": content, "config.json": b"{}"})
+    before = len(list(Path("/dev/fd").iterdir()))
+    with contextlib.suppress(FormatError):
+        open_checkpoint(tmp_path)
+    assert len(list(Path("/dev/fd").iterdir())) == before
 
 
 def test_only_headers_are_read(tmp_path: Path) -> None:

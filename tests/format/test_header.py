@@ -85,6 +85,10 @@ ACCEPTED: Mapping[str, tuple[bytes, int]] = {
         8,
     ),
     "a zero-size tensor at the start": (header(z=entry("F32", [0], [0, 0]), a=F32), 8),
+    "a zero-size tensor listed after the one that begins there": (
+        header(a=F32, z=entry("F32", [0], [0, 0])),
+        8,
+    ),
     "a zero before huge dimensions": (header(z=entry("U8", [0, 2**40, 2**40], [0, 0])), 0),
     "half-byte elements that fill their bytes": (header(a=entry("F4", [2, 3], [0, 3])), 3),
     "six-bit elements that fill their bytes": (header(a=entry("F6_E2M3", [4], [0, 3])), 3),
