@@ -1,0 +1,261 @@
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from dus_cli.errors import CheckpointError, RequestError
+from dus_cli.model.architecture import CountedStack, choose_stacks
+from dus_cli.model.stack import LayerStack, find_stacks
+
+TWO = ("attn.weight", "mlp.weight")
+
+
+def stacks(
+    layers: Mapping[str, int], *, parameters: tuple[str, ...] = TWO, without: str = ""
+) -> tuple[LayerStack, ...]:
+    """Stacks of so many layers each, found from their names; `without` leaves out a layer."""
+    names = (
+        f"{prefix}.{layer}.{parameter}"
+        for prefix, count in layers.items()
+        for layer in range(count)
+        for parameter in parameters
+    )
+    return find_stacks(name for name in names if not without or not name.startswith(f"{without}."))
+
+
+def described(chosen: tuple[CountedStack, ...]) -> list[tuple[str, int, str, tuple[str, ...]]]:
+    return [
+        (entry.stack.prefix, entry.layer_count, ".".join(entry.section), entry.count_fields)
+        for entry in chosen
+    ]
+
+
+def text(count: int, **fields: Any) -> dict[str, Any]:
+    return {"model_type": "llama", "num_hidden_layers": count, **fields}
+
+
+@pytest.mark.parametrize(
+    ("config", "layers", "expected"),
+    [
+        pytest.param(
+            text(4),
+            {"model.layers": 4},
+            [("model.layers", 4, "", ("num_hidden_layers",))],
+            id="flat",
+        ),
+        pytest.param(
+            {"n_layer": 4, "num_hidden_layers": 4},
+            {"transformer.h": 4},
+            [("transformer.h", 4, "", ("num_hidden_layers", "n_layer"))],
+            id="two-names-for-the-count",
+        ),
+        pytest.param(
+            {"text_config": text(4), "vision_config": {"num_hidden_layers": 6}},
+            {"language_model.model.layers": 4, "vision_tower.encoder.layers": 6},
+            [("language_model.model.layers", 4, "text_config", ("num_hidden_layers",))],
+            id="vision-and-language",
+        ),
+        pytest.param(
+            {"text_config": text(4), "vision_config": {"num_hidden_layers": 4}},
+            {"model.layers": 4, "model.visual.blocks": 4},
+            [("model.layers", 4, "text_config", ("num_hidden_layers",))],
+            id="vision-and-language-of-equal-depth",
+        ),
+        pytest.param(
+            {"num_hidden_layers": 4, "vision_config": {"num_hidden_layers": 4}},
+            {"model.layers": 4, "visual.blocks": 4},
+            [("model.layers", 4, "", ("num_hidden_layers",))],
+            id="language-counted-at-the-top",
+        ),
+        pytest.param(
+            {"text_config": {"model_type": "llama"}, "vision_config": {"num_hidden_layers": 6}},
+            {"language_model.model.layers": 4, "vision_tower.encoder.layers": 6},
+            [("language_model.model.layers", 4, "text_config", ("num_hidden_layers",))],
+            id="llava-1.5-leaves-the-text-count-to-a-default",
+        ),
+        pytest.param(
+            {"thinker_config": {"text_config": text(4), "audio_config": {"encoder_layers": 4}}},
+            {"thinker.model.layers": 4, "thinker.audio_tower.layers": 4},
+            [("thinker.model.layers", 4, "thinker_config.text_config", ("num_hidden_layers",))],
+            id="nested-twice",
+        ),
+        pytest.param(
+            {"num_layers": 4, "num_decoder_layers": 6},
+            {"encoder.block": 4, "decoder.block": 6},
+            [
+                ("encoder.block", 4, "", ("num_layers",)),
+                ("decoder.block", 6, "", ("num_decoder_layers",)),
+            ],
+            id="t5",
+        ),
+        pytest.param(
+            {"num_layers": 4},
+            {"encoder.block": 4, "decoder.block": 4},
+            [
+                ("encoder.block", 4, "", ("num_layers",)),
+                ("decoder.block", 4, "", ("num_layers",)),
+            ],
+            id="t5-with-one-count",
+        ),
+        pytest.param(
+            {"encoder_layers": 4, "decoder_layers": 4, "num_hidden_layers": 4},
+            {"model.encoder.layers": 4, "model.decoder.layers": 4},
+            [
+                ("model.encoder.layers", 4, "", ("encoder_layers", "num_hidden_layers")),
+                ("model.decoder.layers", 4, "", ("decoder_layers",)),
+            ],
+            id="bart",
+        ),
+        pytest.param(
+            {"encoder_layers": 32, "decoder_layers": 4, "num_hidden_layers": 32},
+            {"model.encoder.layers": 32, "model.decoder.layers": 4},
+            [
+                ("model.encoder.layers", 32, "", ("encoder_layers", "num_hidden_layers")),
+                ("model.decoder.layers", 4, "", ("decoder_layers",)),
+            ],
+            id="whisper-turbo",
+        ),
+        pytest.param(
+            {"encoder": text(4), "decoder": text(4)},
+            {"encoder.encoder.layer": 4, "decoder.bert.encoder.layer": 4},
+            [
+                ("encoder.encoder.layer", 4, "encoder", ("num_hidden_layers",)),
+                ("decoder.bert.encoder.layer", 4, "decoder", ("num_hidden_layers",)),
+            ],
+            id="encoder-and-decoder-in-sections-of-their-own",
+        ),
+        pytest.param(
+            text(4),
+            {"model.decoder.layers": 4},
+            [("model.decoder.layers", 4, "", ("num_hidden_layers",))],
+            id="opt-is-a-decoder-alone",
+        ),
+        pytest.param(
+            text(4, num_nextn_predict_layers=1),
+            {"model.layers": 5},
+            [("model.layers", 4, "", ("num_hidden_layers",))],
+            id="mtp-behind-the-last-layer",
+        ),
+        pytest.param(
+            text(4, num_nextn_predict_layers=1),
+            {"model.layers": 4, "mtp.layers": 1},
+            [("model.layers", 4, "", ("num_hidden_layers",))],
+            id="mtp-elsewhere",
+        ),
+        pytest.param(
+            {"model_type": "vit", "num_hidden_layers": 4},
+            {"vit.encoder.layer": 4},
+            [("vit.encoder.layer", 4, "", ("num_hidden_layers",))],
+            id="images-alone",
+        ),
+    ],
+)
+def test_language_model_is_chosen_and_its_count_found(
+    config: dict[str, Any], layers: dict[str, int], expected: list[Any]
+) -> None:
+    assert described(choose_stacks(config, stacks(layers))) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "layers", "prefix", "expected"),
+    [
+        pytest.param(
+            {"text_config": text(4), "vision_config": {"num_hidden_layers": 4}},
+            {"model.language_model.layers": 4, "model.vision_tower.layers": 4},
+            "model.vision_tower.layers",
+            ("model.vision_tower.layers", 4, "vision_config", ("num_hidden_layers",)),
+            id="vision",
+        ),
+        pytest.param(
+            {"encoder_layers": 4, "decoder_layers": 4, "num_hidden_layers": 4},
+            {"model.encoder.layers": 4, "model.decoder.layers": 4},
+            "model.decoder.layers",
+            ("model.decoder.layers", 4, "", ("decoder_layers",)),
+            id="decoder",
+        ),
+        pytest.param(
+            {"num_layers": 4, "num_decoder_layers": 4},
+            {"encoder.block": 4, "decoder.block": 4},
+            "encoder.block",
+            ("encoder.block", 4, "", ("num_layers",)),
+            id="encoder",
+        ),
+    ],
+)
+def test_named_stack_is_chosen_alone(
+    config: dict[str, Any], layers: dict[str, int], prefix: str, expected: Any
+) -> None:
+    assert described(choose_stacks(config, stacks(layers), prefix)) == [expected]
+
+
+@pytest.mark.parametrize("prefix", ["encoder.block", "decoder.block"])
+def test_one_side_is_refused_when_one_field_counts_both(prefix: str) -> None:
+    found = stacks({"encoder.block": 4, "decoder.block": 4})
+    with pytest.raises(RequestError, match="by one field, num_layers") as caught:
+        choose_stacks({"num_layers": 4}, found, prefix)
+    assert caught.value.hint is not None
+
+
+def test_one_of_parallel_lists_is_refused() -> None:
+    found = stacks({"transformer.attentions": 4, "transformer.ffns": 4})
+    with pytest.raises(RequestError, match="several stacks"):
+        choose_stacks({"n_layers": 4}, found)
+    with pytest.raises(RequestError, match="by one field, n_layers"):
+        choose_stacks({"n_layers": 4}, found, "transformer.ffns")
+
+
+def test_stack_that_is_not_there_is_refused_and_those_that_are_named() -> None:
+    with pytest.raises(RequestError, match="no such stack") as caught:
+        choose_stacks(text(4), stacks({"model.layers": 4}), "model.layer")
+    assert caught.value.hint == "There are: model.layers (4 layers)."
+
+
+def test_section_that_repeats_the_count_is_known() -> None:
+    config = {**text(4), "text_config": text(4), "vision_config": {"num_hidden_layers": 4}}
+    (chosen,) = choose_stacks(config, stacks({"model.layers": 4, "visual.blocks": 4}))
+    assert (chosen.section, chosen.mirrors) == (("text_config",), ((),))
+    assert chosen.siblings == ("visual.blocks",)
+
+
+@pytest.mark.parametrize(
+    ("config", "layers", "message"),
+    [
+        (text(5), {"model.layers": 4}, "says num_hidden_layers = 5, but no stack"),
+        ({"hidden_size": 8}, {"model.layers": 4}, "no field that counts layers"),
+        (
+            {"text_config": text(5), "vision_config": {"num_hidden_layers": 4}},
+            {"model.layers": 4, "vision.layers": 4},
+            "text_config.num_hidden_layers = 5",
+        ),
+        ({"num_hidden_layers": True}, {"model.layers": 1}, "no field that counts layers"),
+    ],
+)
+def test_config_that_contradicts_the_tensors_is_an_error_of_the_checkpoint(
+    config: dict[str, Any], layers: dict[str, int], message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        choose_stacks(config, stacks(layers))
+
+
+@pytest.mark.parametrize("lost", [0, 2])
+def test_missing_layer_is_named(lost: int) -> None:
+    found = stacks({"model.layers": 4}, without=f"model.layers.{lost}")
+    with pytest.raises(CheckpointError, match=rf"layer {lost} of 0\.\.3 has no tensors"):
+        choose_stacks(text(4), found)
+
+
+def test_several_missing_layers_are_named() -> None:
+    found = find_stacks(["h.0.a.b", "h.0.c.d", "h.1.a.b", "h.4.a.b", "h.9.a.b"])
+    with pytest.raises(CheckpointError, match=r"layers 2, 3, 5, 6, 7, … of 0\.\.9 have no tensors"):
+        choose_stacks(text(10), found)
+
+
+def test_nothing_to_scale_is_an_error_of_the_checkpoint() -> None:
+    with pytest.raises(CheckpointError, match="no tensor name holds a layer number"):
+        choose_stacks(text(4), ())
+
+
+def test_refused_type_is_refused_even_where_its_tensors_show_no_layers() -> None:
+    config = {"model_type": "albert", "num_hidden_layers": 12}
+    with pytest.raises(RequestError, match="albert cannot be up-scaled"):
+        choose_stacks(config, stacks({"albert.encoder.albert_layer_groups": 1}))

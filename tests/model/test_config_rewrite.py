@@ -1,0 +1,413 @@
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dus_cli.errors import CheckpointError, RequestError
+from dus_cli.model.config_rewrite import ABSENT, ConfigChange
+from dus_cli.model.config_rules import FieldKind
+from tests.model.rewriting import layer_names, rewritten
+
+SLIDING, FULL = "sliding_attention", "full_attention"
+
+
+def config_of(layers: int, model_type: str = "llama", **fields: Any) -> dict[str, Any]:
+    return {"model_type": model_type, "num_hidden_layers": layers, **fields}
+
+
+def after(layers: int, drop: int, model_type: str = "llama", **fields: Any) -> dict[str, Any]:
+    """Config after up-scaling a model of one plain stack."""
+    names = layer_names("model.layers", layers)
+    return rewritten(config_of(layers, model_type, **fields), names, drop).config
+
+
+def test_order_of_keys_and_unknown_fields_are_kept() -> None:
+    config = {"zeta": {"b": [1], "a": None}, **config_of(4), "alpha": 1.5, "über": "ü"}
+    original = copy.deepcopy(config)
+    new = rewritten(config, layer_names("model.layers", 4), 1)
+    assert list(new.config) == list(config)
+    assert new.config == {**original, "num_hidden_layers": 6}
+    assert config == original
+    assert new.changes == (
+        ConfigChange(field="num_hidden_layers", before=4, after=6, rule="count"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "before", "expected"),
+    [
+        ("layer_types", list("abcd"), list("abcbcd")),
+        ("layer_types", [*"abcd", "mtp"], [*"abcbcd", "mtp"]),
+        ("hybrid_override_pattern", "M-M*", "M-M-M*"),
+        ("intermediate_size", [1, 2, 3, 4], [1, 2, 3, 2, 3, 4]),
+        ("intermediate_size", 11008, 11008),
+        ("no_rope_layers", [], []),
+        ("mlp_only_layers", [0, 2], [0, 2, 4]),
+        ("mlp_only_layers", [], []),
+        # A number past the last layer would come into range in the deeper model.
+        ("cross_attention_layers", [1, 3, 5], [1, 3, 5]),
+        ("cross_attention_layers", [3, 5], [5]),
+        ("linear_attn_config", {"kda_layers": [1, 2, 3]}, {"kda_layers": [1, 2, 3, 4, 5]}),
+        ("per_layer_config", {"0": {"a": 1}, "3": {}}, {"0": {"a": 1}, "5": {}}),
+        ("mtp_layer_types", list("abcd"), list("abcd")),
+        ("eos_token_id", [1, 2, 3, 4], [1, 2, 3, 4]),
+        ("rope_scaling", {"short_factor": [1, 1, 1, 1]}, {"short_factor": [1, 1, 1, 1]}),
+        ("layer_types", None, None),
+    ],
+)
+def test_known_fields_follow_their_layers(field: str, before: Any, expected: Any) -> None:
+    assert after(4, 1, **{field: before})[field] == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("layer_types", list("abc"), "layer_types has 3 entries for 4 layers"),
+        ("mlp_only_layers", ["0"], "mlp_only_layers holds something else than layer numbers"),
+        ("mlp_only_layers", [True], "mlp_only_layers holds something else than layer numbers"),
+    ],
+)
+def test_field_that_does_not_fit_the_layers_is_an_error_of_the_checkpoint(
+    field: str, value: Any, message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        after(4, 1, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("value", "fact"),
+    [
+        ([1, 2, 3, 4], "has 4 entries, as many as there are layers"),
+        ({"0": 1, "2": 1}, "keys are numbers"),
+        ("1,2,3", "numbers in a string"),
+    ],
+)
+def test_what_looks_per_layer_and_is_not_known_stops_with_the_choice(value: Any, fact: str) -> None:
+    with pytest.raises(RequestError, match=rf"novel\.field .*{fact}") as caught:
+        after(4, 1, novel={"field": value})
+    for choice in ("gather", "reindex", "rekey", "keep"):
+        assert f"--config-rule novel.field={choice}" in caught.value.message or (
+            f"novel.field={choice}" in (caught.value.hint or "")
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "expected"),
+    [
+        (FieldKind.GATHER, [5, 6, 7, 8], [5, 6, 7, 6, 7, 8]),
+        (FieldKind.GATHER, "abcd", "abcbcd"),
+        (FieldKind.REINDEX, [0, 1, 2, 3], [0, 1, 2, 3, 4, 5]),
+        (FieldKind.REINDEX, [3], [5]),
+        (FieldKind.REKEY, {"3": "x"}, {"5": "x"}),
+        (FieldKind.KEEP, [5, 6, 7, 8], [5, 6, 7, 8]),
+    ],
+)
+def test_user_says_what_an_unknown_field_is(kind: FieldKind, before: Any, expected: Any) -> None:
+    config = config_of(4, novel={"field": before})
+    names = layer_names("model.layers", 4)
+    new = rewritten(config, names, 1, rules={"novel.field": kind})
+    assert new.config["novel"]["field"] == expected
+
+
+def test_word_of_the_user_goes_before_the_tables() -> None:
+    names = layer_names("model.layers", 4)
+    config = config_of(4, "qwen3_moe", mlp_only_layers=[0], sliding_window_pattern=3)
+    rules = {"mlp_only_layers": FieldKind.KEEP, "sliding_window_pattern": FieldKind.KEEP}
+    assert rewritten(config, names, 1, rules=rules).config["sliding_window_pattern"] == 3
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"no.such": FieldKind.KEEP}, "has no field 'no.such'"),
+        ({"hidden_size": FieldKind.GATHER}, "hidden_size=gather: 8 does not hold"),
+        ({"hidden_act": FieldKind.REINDEX}, "hidden_act=reindex: 'silu' does not hold"),
+        ({"lists": FieldKind.REKEY}, "lists=rekey"),
+    ],
+)
+def test_rule_that_cannot_be_followed_is_refused(rules: dict[str, FieldKind], message: str) -> None:
+    config = config_of(4, hidden_size=8, hidden_act="silu", lists=[1, 2, 3, 4])
+    with pytest.raises(RequestError, match=message):
+        rewritten(config, layer_names("model.layers", 4), 1, rules=rules)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields", "layers", "drop", "expected"),
+    [
+        ("gemma2", {}, 5, 1, {"layer_types": [*[SLIDING, FULL] * 2, *[FULL, SLIDING] * 2]}),
+        (
+            "cohere2",
+            {"sliding_window_pattern": 2},
+            3,
+            1,
+            {"layer_types": [SLIDING, FULL, FULL, SLIDING]},
+        ),
+        (
+            "qwen3_next",
+            {"full_attention_interval": 2},
+            3,
+            1,
+            {"layer_types": ["linear_attention", FULL, FULL, "linear_attention"]},
+        ),
+        (
+            "qwen2",
+            {"use_sliding_window": True, "max_window_layers": 2},
+            3,
+            1,
+            {"layer_types": [FULL, FULL, FULL, SLIDING]},
+        ),
+        ("smollm3", {"no_rope_layer_interval": 2}, 3, 1, {"no_rope_layers": [1, 0, 0, 1]}),
+        ("llama4_text", {"interleave_moe_layer_step": 2}, 3, 1, {"moe_layers": [1, 2]}),
+        (
+            "qwen3_moe",
+            {"decoder_sparse_step": 2},
+            3,
+            1,
+            {"decoder_sparse_step": 1, "mlp_only_layers": [0, 3]},
+        ),
+        ("glm_moe_dsa", {}, 5, 2, {"mlp_layer_types": [*["dense"] * 4, *["sparse"] * 2]}),
+        ("ernie4_5_moe", {"moe_layer_end_index": 3}, 4, 1, {"moe_layer_end_index": 5}),
+        (
+            "gpt_neo",
+            {"attention_types": [[["global", "local"], 2]]},
+            4,
+            1,
+            {"attention_types": [[["global", "local"] * 3, 1]]},
+        ),
+        (
+            "recurrent_gemma",
+            {"block_types": ["r", "r", "a"]},
+            4,
+            1,
+            {"block_types": ["r", "r", "a", "r", "a", "r"]},
+        ),
+    ],
+)
+def test_patterns_by_number_are_written_out(
+    model_type: str, fields: dict[str, Any], layers: int, drop: int, expected: dict[str, Any]
+) -> None:
+    new = after(layers, drop, model_type, **fields)
+    assert {key: new[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields", "layers", "drop"),
+    [
+        ("gemma2", {}, 4, 1),
+        ("gemma3_text", {"sliding_window_pattern": 6}, 3, 1),
+        ("qwen2", {"use_sliding_window": False, "max_window_layers": 2}, 3, 1),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": None}, 30, 1),
+        ("deepseek_v3", {"first_k_dense_replace": 1}, 4, 1),
+        ("jamba", {"attn_layer_period": 2, "expert_layer_period": 1}, 4, 1),
+        ("ernie4_5_moe", {"moe_layer_end_index": -1}, 4, 1),
+        ("anything", {"full_attention_interval": 2}, 4, 1),
+        ("anything", {"decoder_sparse_step": 1, "moe_layer_freq": 1}, 4, 1),
+    ],
+)
+def test_patterns_by_number_are_kept_where_they_come_out_right(
+    model_type: str, fields: dict[str, Any], layers: int, drop: int
+) -> None:
+    new = after(layers, drop, model_type, **fields)
+    assert new == config_of(2 * (layers - drop), model_type, **fields)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields", "layers", "drop", "field"),
+    [
+        ("deepseek_v3", {"first_k_dense_replace": 2}, 4, 1, "first_k_dense_replace = 2"),
+        # Absent, the type's own default counts.
+        ("deepseek_v3", {}, 6, 2, "first_k_dense_replace,"),
+        ("lfm2_moe", {"num_dense_layers": 2}, 4, 1, "num_dense_layers"),
+        ("jamba", {"attn_layer_period": 3, "attn_layer_offset": 1}, 4, 1, "attn_layer_period"),
+        ("ernie4_5_moe", {"moe_layer_start_index": 2}, 4, 1, "moe_layer_start_index"),
+        ("anything", {"num_kv_shared_layers": 2}, 4, 1, "num_kv_shared_layers"),
+        ("anything", {"full_attention_interval": 3}, 4, 1, "full_attention_interval"),
+        ("anything", {"use_sliding_window": True, "max_window_layers": 2}, 4, 1, "max_window"),
+    ],
+)
+def test_patterns_that_no_field_can_state_are_refused(
+    model_type: str, fields: dict[str, Any], layers: int, drop: int, field: str
+) -> None:
+    with pytest.raises(RequestError, match=f"says .* by {field}"):
+        after(layers, drop, model_type, **fields)
+
+
+def test_pattern_in_a_form_that_is_not_known_is_refused() -> None:
+    with pytest.raises(RequestError, match="sliding_window_pattern is 'LLLG'"):
+        after(4, 1, "exaone4", sliding_window_pattern="LLLG")
+
+
+def test_explicit_list_goes_before_the_rule() -> None:
+    new = after(4, 1, "gemma2", layer_types=[FULL, FULL, FULL, SLIDING])
+    assert new["layer_types"] == [FULL, FULL, FULL, FULL, FULL, SLIDING]
+
+
+@pytest.mark.parametrize("model_type", ["albert", "gemma3n_text", "diffllama", "zamba2"])
+def test_types_without_a_right_config_are_refused(model_type: str) -> None:
+    with pytest.raises(RequestError, match=f"{model_type} cannot be up-scaled"):
+        after(4, 1, model_type)
+
+
+def test_scale_by_the_number_of_a_layer_is_refused() -> None:
+    with pytest.raises(RequestError, match="scale_attn_by_inverse_layer_idx is on"):
+        after(4, 1, "gpt2", scale_attn_by_inverse_layer_idx=True)
+    assert after(4, 1, "gpt2", scale_attn_by_inverse_layer_idx=False)["num_hidden_layers"] == 6
+
+
+DENSE, SPARSE = ("mlp.up.weight",), ("mlp.gate.weight", "mlp.experts.0.up.weight")
+
+
+@pytest.mark.parametrize(
+    ("special", "drop", "right"),
+    [
+        pytest.param({0: DENSE}, 1, True, id="first layer stays the first"),
+        pytest.param({0: DENSE}, 0, False, id="first layer has a second copy"),
+        pytest.param({0: DENSE, 1: DENSE}, 2, True, id="first two stay"),
+        pytest.param({0: DENSE, 1: DENSE}, 1, False, id="second of two has another copy"),
+        pytest.param({5: DENSE}, 1, True, id="last layer stays the last"),
+        pytest.param({5: DENSE}, 0, False, id="last layer has a second copy"),
+        pytest.param({0: DENSE, 5: DENSE}, 1, True, id="both ends stay"),
+        pytest.param({2: DENSE}, 1, False, id="a layer in the middle"),
+        pytest.param({1: DENSE, 3: DENSE, 5: DENSE}, 1, False, id="every other layer"),
+        pytest.param({1: DENSE, 3: DENSE, 5: DENSE}, 4, False, id="every other, none twice"),
+    ],
+)
+def test_layers_unlike_the_others_must_stay_where_the_model_expects_them(
+    special: dict[int, tuple[str, ...]], drop: int, right: bool
+) -> None:
+    names = layer_names("model.layers", 6, special)
+    if right:
+        assert rewritten(config_of(6), names, drop).config["num_hidden_layers"] == 2 * (6 - drop)
+    else:
+        with pytest.raises(RequestError, match="other tensors than the rest"):
+            rewritten(config_of(6), names, drop)
+
+
+@pytest.mark.parametrize(
+    ("fields", "rules"),
+    [
+        ({"mlp_layer_types": ["dense", "sparse", "dense", "sparse"]}, {}),
+        ({"mlp_only_layers": [0, 2]}, {}),
+        ({"per_layer_config": {"1": {"moe": True}, "3": {"moe": True}}}, {}),
+        ({"novel": ["a", "b", "a", "b"]}, {"novel": FieldKind.GATHER}),
+        ({"novel": [1, 3]}, {"novel": FieldKind.REINDEX}),
+    ],
+)
+def test_layers_may_differ_where_the_config_says_so(
+    fields: dict[str, Any], rules: dict[str, FieldKind]
+) -> None:
+    names = layer_names("model.layers", 4, {1: SPARSE, 3: SPARSE})
+    assert rewritten(config_of(4, **fields), names, 1, rules=rules).config["num_hidden_layers"] == 6
+
+
+def test_layers_quantised_in_part_are_alike() -> None:
+    parts = ("attn.q.qweight", "attn.q.scales", "mlp.up.weight")
+    names = layer_names("model.layers", 4, {1: parts, 2: parts})
+    config = config_of(4, quantization_config={"quant_method": "gptq"})
+    assert rewritten(config, names, 1).config["num_hidden_layers"] == 6
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        (["lm_head"], ["lm_head"]),
+        (["model.layers.0.mlp.gate"], ["model.layers.0.mlp.gate"]),
+        (
+            ["model.layers.1.mlp.gate", "lm_head"],
+            ["model.layers.1.mlp.gate", "model.layers.3.mlp.gate", "lm_head"],
+        ),
+        (["layers.3"], ["layers.5"]),
+        (["re:.*mlp.gate$", "re:.*experts.*w1.*"], ["re:.*mlp.gate$", "re:.*experts.*w1.*"]),
+        (["model.layers.1.mlp.experts.1"], [f"model.layers.{i}.mlp.experts.1" for i in (1, 3)]),
+        (["visual.layers.1.fc", "visual.merger.1"], ["visual.layers.1.fc", "visual.merger.1"]),
+        (["mtp.layers.0.fc"], ["mtp.layers.0.fc"]),
+    ],
+)
+def test_modules_that_a_quantisation_names_are_renamed(
+    entries: list[str], expected: list[str]
+) -> None:
+    names = [*layer_names("model.layers", 4), *layer_names("visual.layers", 3)]
+    config = config_of(4, quantization_config={"modules_to_not_convert": entries})
+    new = rewritten(config, names, 1).config
+    assert new["quantization_config"] == {"modules_to_not_convert": expected}
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        {"ignore": ["re:.*layers\\.0\\..*"]},
+        {"ignore": ["re:model.layers.(0|1).mlp"]},
+        {"dynamic": {"-:model\\.layers\\.0\\..*": {}}},
+        {"dynamic": {"model.layers.0.mlp": {}}},
+        {"skip": "model.layers.0.mlp"},
+        {"groups": {"a": {"targets": ["model.layers.[0-3].mlp"]}}},
+    ],
+)
+def test_names_that_cannot_be_renamed_are_refused(quantization: dict[str, Any]) -> None:
+    config = config_of(4, quantization_config=quantization)
+    with pytest.raises(RequestError, match="names a layer in a way that dus cannot renumber"):
+        rewritten(config, layer_names("model.layers", 4), 1)
+
+
+def test_section_of_another_model_is_left_alone() -> None:
+    vision = {"num_hidden_layers": 4, "layer_types": list("abcd"), "novel": [1, 2, 3, 4]}
+    config = {"text_config": config_of(4), "vision_config": vision}
+    names = [*layer_names("model.layers", 4), *layer_names("visual.blocks", 4)]
+    new = rewritten(config, names, 1).config
+    assert new == {"text_config": config_of(6), "vision_config": vision}
+
+
+def test_section_repeated_at_the_top_is_rewritten_too() -> None:
+    repeated = config_of(4, "qwen2", use_sliding_window=True, max_window_layers=2)
+    config = {**repeated, "text_config": dict(repeated)}
+    new = rewritten(config, layer_names("model.layers", 4), 1).config
+    types = [FULL, FULL, SLIDING, FULL, SLIDING, SLIDING]
+    for section in (new, new["text_config"]):
+        assert (section["num_hidden_layers"], section["layer_types"]) == (6, types)
+
+
+def test_count_left_to_a_default_is_written() -> None:
+    config = {"text_config": {"model_type": "llama"}, "vision_config": {"num_hidden_layers": 2}}
+    names = [*layer_names("model.layers", 4), *layer_names("visual.layers", 2)]
+    new = rewritten(config, names, 1)
+    (change,) = new.changes
+    assert (change.field, change.after) == ("text_config.num_hidden_layers", 6)
+    assert change.before is ABSENT
+    assert any("left the layer count" in remark for remark in new.remarks)
+
+
+@pytest.mark.parametrize(
+    ("fields", "known"),
+    [({}, True), ({"model_type": "unheard_of"}, False), ({"auto_map": {}}, False)],
+)
+def test_what_could_not_be_known_is_said(fields: dict[str, Any], known: bool) -> None:
+    remarks = rewritten({**config_of(4), **fields}, layer_names("model.layers", 4), 1).remarks
+    assert (not remarks) == known
+
+
+def golden() -> list[Path]:
+    return sorted(Path(__file__).with_name("golden").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", golden(), ids=lambda path: path.stem)
+def test_configs_as_they_lie_on_the_hub(path: Path) -> None:
+    case = json.loads(path.read_text(encoding="utf-8"))
+    names = [
+        name
+        for prefix, layers in case["stacks"].items()
+        for name in layer_names(
+            prefix,
+            layers,
+            dict.fromkeys(case.get("unlike", {}).get(prefix, ()), SPARSE),
+        )
+    ]
+    if "refused" in case:
+        with pytest.raises(RequestError) as caught:
+            rewritten(case["config"], names, case["drop"])
+        assert case["refused"] in caught.value.message
+        return
+    new = rewritten(case["config"], names, case["drop"])
+    assert {change.field: change.after for change in new.changes} == case["changes"]
+    assert list(new.remarks) == case.get("remarks", [])
