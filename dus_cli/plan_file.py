@@ -40,7 +40,7 @@ def save_plan(path: Path, plan: Plan, checkpoint: Checkpoint, output: Path) -> N
     Raises OutputError when it cannot be written, lies in the source, or would replace something
     else than a plan file.
     """
-    if checkpoint.folder.resolve() in path.resolve().parents:
+    if Path(os.path.realpath(checkpoint.folder)) in Path(os.path.realpath(path)).parents:
         raise OutputError(f"{path}: lies inside the source", hint="Save the plan elsewhere.")
     if os.path.lexists(path) and not _is_plan_file(path):
         raise OutputError(f"{path}: exists and is no plan file", hint="Choose another name.")

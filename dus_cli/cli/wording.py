@@ -6,6 +6,7 @@ from typing import Final
 
 from dus_cli.errors import RequestError
 from dus_cli.format.folder import REWRITTEN, LeftOutFile
+from dus_cli.printable import quoted
 
 
 def in_words(count: int) -> str:
@@ -75,7 +76,7 @@ def staying_behind(files: Iterable[LeftOutFile]) -> list[str]:
     return [f"{file.path} ({file.reason})" for file in files if file.reason != REWRITTEN]
 
 
-_SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+_SIZE: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 
 
 def parse_size(text: str) -> int:
@@ -86,11 +87,11 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise RequestError(
-            f"--max-shard-size {text!r}: not a size", hint="Write it as 5GB or 5GiB."
+            f"--max-shard-size {quoted(text)}: not a size", hint="Write it as 5GB or 5GiB."
         )
     number, unit, binary = match.groups()
     factor = (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " ")
     size = int(float(number) * factor)
     if size < 1000:
-        raise RequestError(f"--max-shard-size {text!r}: less than 1 kB makes no sense")
+        raise RequestError(f"--max-shard-size {quoted(text)}: less than 1 kB makes no sense")
     return size

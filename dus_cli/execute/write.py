@@ -59,7 +59,8 @@ def output_files(plan: Plan, documents: Mapping[str, bytes]) -> tuple[OutputFile
 def check_places(source: Path, target: Path, *, force: bool) -> None:
     """Raises OutputError when source and target overlap, or the target must not be replaced."""
     check_replaceable(target, force=force)
-    real_source, real_target = source.resolve(), target.resolve()
+    # Not Path.resolve, which raises where a link leads to itself.
+    real_source, real_target = Path(os.path.realpath(source)), Path(os.path.realpath(target))
     if _is_inside(real_target, source) or _is_inside(real_source, target):
         raise OutputError(
             f"{target}: source and target overlap (source: {source})",
@@ -67,7 +68,7 @@ def check_places(source: Path, target: Path, *, force: bool) -> None:
         )
     if os.path.lexists(target):
         for path in source.rglob("*"):
-            if path.is_symlink() and _is_inside(path.resolve(), target):
+            if path.is_symlink() and _is_inside(Path(os.path.realpath(path)), target):
                 raise OutputError(
                     f"{target}: the source links to it ({path.name}), so it cannot be replaced"
                 )

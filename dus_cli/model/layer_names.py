@@ -13,6 +13,7 @@ NAMING_FIELDS: Final = ("quantization_config", "compression_config")
 """Objects in a config, at the top or in a section, whose strings are names of modules."""
 
 _NUMBER: Final = re.compile(r"(?<![A-Za-z0-9_])[0-9]+(?![A-Za-z0-9_])")
+_LAYER_NUMBER: Final = re.compile(r"[0-9]{1,6}")
 _DOTTED_NAME: Final = re.compile(r"[\w-]+(?:\.[\w-]+)*")
 
 
@@ -50,7 +51,7 @@ def _copies(name: str, path: str, scaled: Sequence[tuple[CountedStack, LayerMap]
     parts = name.split(".")
     for position, part in enumerate(parts):
         for counted, layer_map in scaled:
-            if part.isdecimal() and _is_of(parts[:position], counted):
+            if _LAYER_NUMBER.fullmatch(part) and _is_of(parts[:position], counted):
                 outputs = _outputs(int(part), counted, layer_map)
                 return [
                     ".".join((*parts[:position], str(output), *parts[position + 1 :]))
@@ -78,7 +79,8 @@ def _names_layer(text: str, path: str, scaled: Sequence[tuple[CountedStack, Laye
         return False
     parts = text.split(".")
     return any(
-        part.isdecimal() and any(_is_of(parts[:position], counted) for counted, _ in scaled)
+        _LAYER_NUMBER.fullmatch(part)
+        and any(_is_of(parts[:position], counted) for counted, _ in scaled)
         for position, part in enumerate(parts)
     )
 

@@ -142,7 +142,7 @@ def _windows_cohere2_moe(section: Section, n: int) -> Values | None:
 
 def _indexers(section: Section, n: int) -> Values | None:
     pattern = section.get("index_topk_pattern")
-    if pattern is not None:
+    if isinstance(pattern, list | str):
         return ["full" if kind in ("F", "full") else "shared" for kind in pattern][:n]
     period = max(_integer(section, "index_topk_freq", 1), 1)
     offset = _integer(section, "index_skip_topk_offset", 2)
@@ -150,16 +150,17 @@ def _indexers(section: Section, n: int) -> Values | None:
 
 
 def _kimi_linear(section: Section, n: int) -> Values | None:
-    listed = section.get("linear_attn_config") or {}
-    if "full_attn_layers" in listed and "kda_layers" in listed:
-        full = listed["full_attn_layers"]
+    listed = section.get("linear_attn_config")
+    full = listed.get("full_attn_layers") if isinstance(listed, dict) else None
+    if isinstance(full, list) and "kda_layers" in listed:
         return ["full_attention" if i + 1 in full else "linear_attention" for i in range(n)]
     return ["full_attention" if i and i % 4 == 0 else "linear_attention" for i in range(n)]
 
 
 def _sparse_by_step(section: Section, n: int) -> Values | None:
     step = _integer(section, "decoder_sparse_step", 1)
-    dense = section.get("mlp_only_layers") or []
+    listed = section.get("mlp_only_layers")
+    dense = listed if isinstance(listed, list) else []
     return [
         "sparse" if step > 0 and i not in dense and (i + 1) % step == 0 else "dense"
         for i in range(n)
@@ -206,7 +207,10 @@ def _cycle(section: Section, n: int) -> Values | None:
 def _attention_types(section: Section, n: int) -> Values | None:
     """gpt_neo writes `[[["global", "local"], 12]]` for 24 layers, and this is its default."""
     values: Values = []
-    for entry in section.get("attention_types") or [[["global", "local"], 12]]:
+    entries = section.get("attention_types") or [[["global", "local"], 12]]
+    if not isinstance(entries, list):
+        return None
+    for entry in entries:
         if not (isinstance(entry, list) and len(entry) == 2 and type(entry[1]) is int):
             return None
         values += entry[0] * entry[1] if isinstance(entry[0], list) and entry[1] <= n else []

@@ -15,6 +15,10 @@ _LAYER_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,5}")
 """ASCII digits without leading zeros: what a framework prints for an int. `layers.01` is none."""
 
 
+_MAX_PREFIX_PARTS: Final = 32
+"""No model nests its modules deeper; a hostile name may, without end."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerStack:
     """Tensors named `{prefix}.{layer}.{parameter}`.
@@ -97,7 +101,7 @@ def _find_from(names: Sequence[_Named], start: int) -> list[LayerStack]:
     stacks: list[LayerStack] = []
     for prefix, layers in groups.items():
         position = depth[prefix]
-        if len(layers) == 1:
+        if len(layers) == 1 and position < _MAX_PREFIX_PARTS:
             # A lone number (`towers.0.layers.5`) is part of a prefix if a stack lies behind it.
             (only,) = layers.values()
             inner = _find_from(only, position + 1)
