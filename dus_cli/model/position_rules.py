@@ -152,7 +152,7 @@ def _indexers(section: Section, n: int) -> Values | None:
 def _kimi_linear(section: Section, n: int) -> Values | None:
     listed = section.get("linear_attn_config")
     full = listed.get("full_attn_layers") if isinstance(listed, dict) else None
-    if isinstance(full, list) and "kda_layers" in listed:
+    if isinstance(listed, dict) and isinstance(full, list) and "kda_layers" in listed:
         return ["full_attention" if i + 1 in full else "linear_attention" for i in range(n)]
     return ["full_attention" if i and i % 4 == 0 else "linear_attention" for i in range(n)]
 
