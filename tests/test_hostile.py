@@ -479,10 +479,7 @@ TARGETS: Mapping[str, tuple[Make, str]] = {
 
 
 @pytest.mark.parametrize("force", [(), ("--force",)], ids=["", "with --force"])
-@pytest.mark.parametrize(
-    "case",
-    list(TARGETS),
-)
+@pytest.mark.parametrize("case", TARGETS)
 def test_a_target_that_cannot_be_is_one_error_and_code_4(
     source: Path, case: str, force: tuple[str, ...]
 ) -> None:
@@ -586,10 +583,7 @@ SOUND: Mapping[str, Make] = {
 }
 
 
-@pytest.mark.parametrize(
-    "case",
-    list(SOUND),
-)
+@pytest.mark.parametrize("case", SOUND)
 def test_an_unusual_but_sound_checkpoint_is_inspected_and_scaled(source: Path, case: str) -> None:
     SOUND[case](source)
     before = snapshot(source.parent)
