@@ -69,11 +69,12 @@ FIELDS: Final = MappingProxyType(
             architectures attention_types axial_pos_shape bad_words_ids begin_suppress_tokens
             block_types bos_token_id conv_dim conv_kernel conv_kernel_size conv_stride depths
             eos_token_id exit_layers forced_decoder_ids id2label image_grid_pinpoints image_mean
-            image_size image_std keys_to_ignore_at_inference label2id mrope_section
+            image_size image_std keys_to_ignore_at_inference label2id mlp_multipliers mrope_section
             mtp_layer_types mtp_layers_block_type pad_token_id quantiles
             rope_parameters.long_factor rope_parameters.mrope_section
             rope_parameters.short_factor rope_scaling.long_factor rope_scaling.mrope_section
-            rope_scaling.short_factor suppress_tokens task_specific_params time_step_limit
+            rope_scaling.short_factor ssm_multipliers
+            suppress_tokens task_specific_params time_step_limit
             time_step_range weight_block_size
             """,
         ),
@@ -97,6 +98,7 @@ _REFUSALS: Final = (
         "muse_glimmer_vision muse_spark_vision step3p7_text",
         "what a layer is follows from its number in ways that dus has no rule for yet",
     ),
+    ("esm", "its contact head holds one weight for every head of every layer"),
     ("flaubert xlm", "its layers lie in four parallel lists"),
     ("idefics", "cross-attention layers between its layers are a second list"),
     (

@@ -28,7 +28,7 @@ def refuse_unknown_fields(config: Section, counted: CountedStack, known: Set[str
         for path, value in _values(section_at(config, root), root, others):
             name, in_section = ".".join(path), ".".join(path[len(root) :])
             reason = _suspicion(value, counted)
-            if reason is None or name in known or in_section in FIELDS:
+            if reason is None or name in known or in_section in FIELDS or _is_kept(path[-1]):
                 continue
             raise RequestError(
                 f"config.json: {name} {reason}, and dus does not know whether that is by layer",
@@ -36,6 +36,11 @@ def refuse_unknown_fields(config: Section, counted: CountedStack, known: Set[str
                 f"layer numbers, {name}=rekey for an object by layer number, {name}=keep if it "
                 "has nothing to do with layers.",
             )
+
+
+def _is_kept(key: str) -> bool:
+    """Whether fields called so have nothing to do with layers, however deep they lie."""
+    return key in FIELDS and FIELDS[key].kind is FieldKind.KEEP
 
 
 def _suspicion(value: Json, counted: CountedStack) -> str | None:

@@ -55,6 +55,7 @@ def test_order_of_keys_and_unknown_fields_are_kept() -> None:
         ("eos_token_id", [1, 2, 3, 4], [1, 2, 3, 4]),
         ("rope_scaling", {"short_factor": [1, 1, 1, 1]}, {"short_factor": [1, 1, 1, 1]}),
         ("layer_types", None, None),
+        ("attn_config", {"id2label": {"0": "A", "1": "B"}}, {"id2label": {"0": "A", "1": "B"}}),
     ],
 )
 def test_known_fields_follow_their_layers(field: str, before: Any, expected: Any) -> None:

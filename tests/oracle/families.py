@@ -46,6 +46,7 @@ LATENT = {
     "topk_group": 1,
     "n_shared_experts": 1,
 }
+LISTS = ("layer_types", "mlp_layer_types", "indexer_types")
 VISION = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -432,6 +433,214 @@ RIGHT = (
             "moe_intermediate_size": 16,
             "moe_layer_start_index": 2,
         },
+    ),
+    # Rows that write a list, or a pattern with no field of its own.
+    *(
+        causal(
+            name, stem, {**GROUPED, **WINDOW, **fields}, layers=7, file_edits=dict.fromkeys(LISTS)
+        )
+        for name, stem, fields in (
+            ("vaultgemma-by-rule", "VaultGemma", {"query_pre_attn_scalar": 8}),
+            ("exaone4-by-rule", "Exaone4", {"sliding_window_pattern": 3}),
+            ("ministral-by-rule", "Ministral", {}),
+            (
+                "afmoe-by-rule",
+                "Afmoe",
+                {
+                    **MOE,
+                    "num_dense_layers": 1,
+                    "global_attn_every_n_layers": 3,
+                    "n_group": 1,
+                    "topk_group": 1,
+                },
+            ),
+            (
+                "mimo-v2-flash-by-rule",
+                "MiMoV2Flash",
+                {
+                    "n_routed_experts": 4,
+                    "num_experts_per_tok": 2,
+                    "moe_intermediate_size": 16,
+                    "v_head_dim": 8,
+                    "n_group": 1,
+                    "topk_group": 1,
+                },
+            ),
+            (
+                "dots1-by-rule",
+                "Dots1",
+                {**LATENT, "first_k_dense_replace": 1, "max_window_layers": 3},
+            ),
+            (
+                "modernbert-decoder-by-rule",
+                "ModernBertDecoder",
+                {"local_attention": 8, "num_key_value_heads": None},
+            ),
+            (
+                "glm-moe-dsa-by-rule",
+                "GlmMoeDsa",
+                {
+                    **LATENT,
+                    "num_key_value_heads": 4,
+                    "first_k_dense_replace": 2,
+                    "index_topk": 64,
+                    "index_n_heads": 2,
+                    "index_head_dim": 16,
+                },
+            ),
+            (
+                "kimi-linear-by-rule",
+                "KimiLinear",
+                {
+                    **LATENT,
+                    "num_key_value_heads": 4,
+                    "num_experts": 4,
+                    "first_k_dense_replace": 1,
+                    "linear_num_heads": 4,
+                    "linear_head_dim": 8,
+                },
+            ),
+        )
+    ),
+    Family(
+        name="qwen3-5-by-rule",
+        config_class="Qwen3_5TextConfig",
+        model_class="Qwen3_5ForCausalLM",
+        config={
+            **GROUPED,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8,
+        },
+        layers=7,
+        file_edits={"layer_types": None},
+    ),
+    Family(
+        name="qwen2-vl-by-rule",
+        config_class="Qwen2VLConfig",
+        model_class="Qwen2VLForConditionalGeneration",
+        config={
+            "text_config": {
+                **BASE,
+                **WINDOW,
+                "num_key_value_heads": 2,
+                "use_sliding_window": True,
+                "max_window_layers": 3,
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 10000.0,
+                    "mrope_section": [1, 1, 2],
+                },
+            },
+            "vision_config": {"depth": 5, "embed_dim": 32, "num_heads": 4, "hidden_size": 32},
+        },
+        text_section=True,
+        layers=7,
+        stacks=("model.language_model.layers",),
+        file_edits={"text_config.layer_types": None},
+    ),
+    Family(
+        name="gemma3-with-vision-by-rule",
+        config_class="Gemma3Config",
+        model_class="Gemma3ForConditionalGeneration",
+        config={
+            "text_config": {
+                **GROUPED,
+                **WINDOW,
+                "query_pre_attn_scalar": 8,
+                "sliding_window_pattern": 3,
+            },
+            "vision_config": VISION,
+        },
+        text_section=True,
+        layers=7,
+        stacks=("model.language_model.layers",),
+        file_edits={"text_config.layer_types": None, "text_config.sliding_window_pattern": 3},
+    ),
+    # Plain ones.
+    *(
+        causal(name, stem, fields)
+        for name, stem, fields in (
+            ("phi", "Phi", BASE),
+            ("granite", "Granite", {**BASE, "num_key_value_heads": 2}),
+            ("olmo2", "Olmo2", BASE),
+            ("glm4", "Glm4", GROUPED),
+            ("starcoder2", "Starcoder2", {**BASE, **WINDOW, "num_key_value_heads": 2}),
+            ("olmoe", "Olmoe", {**BASE, **MOE}),
+            (
+                "minimax-m2",
+                "MiniMaxM2",
+                {**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2},
+            ),
+        )
+    ),
+    causal(
+        "falcon",
+        "Falcon",
+        {"vocab_size": 96, "hidden_size": 32, "num_attention_heads": 4},
+        stacks=("transformer.h",),
+    ),
+    causal(
+        "mpt",
+        "Mpt",
+        {"vocab_size": 96, "d_model": 32, "n_heads": 4, "max_seq_len": 64},
+        count_field="n_layers",
+        stacks=("transformer.blocks",),
+    ),
+    causal(
+        "mamba",
+        "Mamba",
+        {"vocab_size": 96, "hidden_size": 32, "state_size": 4},
+        stacks=("backbone.layers",),
+    ),
+    causal(
+        "granite-moe-hybrid",
+        "GraniteMoeHybrid",
+        {
+            **BASE,
+            "num_key_value_heads": 2,
+            "num_local_experts": 2,
+            "num_experts_per_tok": 1,
+            "shared_intermediate_size": 16,
+            "layer_types": ["mamba", "attention", "mamba", "mamba", "attention"],
+            "mamba_n_heads": 8,
+            "mamba_d_head": 8,
+            "mamba_d_state": 4,
+            "mamba_n_groups": 1,
+        },
+    ),
+    Family(
+        name="deberta-v2",
+        config_class="DebertaV2Config",
+        model_class="DebertaV2ForMaskedLM",
+        config={
+            **BASE,
+            "relative_attention": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "conv_kernel_size": 3,
+        },
+        stacks=("deberta.encoder.layer",),
+    ),
+    Family(
+        name="marian",
+        config_class="MarianConfig",
+        model_class="MarianMTModel",
+        config=BART,
+        count_field="encoder_layers",
+        also_counts=("decoder_layers",),
+        stacks=("model.encoder.layers", "model.decoder.layers"),
+        inputs=pair,
+    ),
+    Family(
+        name="umt5",
+        config_class="UMT5Config",
+        model_class="UMT5ForConditionalGeneration",
+        config=T5,
+        count_field="num_layers",
+        also_counts=("num_decoder_layers",),
+        stacks=("encoder.block", "decoder.block"),
+        inputs=pair,
     ),
 )
 """Families that dus must get right, to the last bit."""

@@ -65,7 +65,9 @@ def build(family: Family, torch: Any, transformers: Any) -> Any:
     model = getattr(transformers, family.model_class)(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+            # Sinusoids are not saved, so they must stay what the class makes of them.
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
     model.tie_weights()
     return model
 
