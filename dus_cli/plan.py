@@ -4,6 +4,7 @@ Planning reads nothing and writes nothing. The same checkpoint and request give 
 byte for byte, on every machine.
 """
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -241,10 +242,13 @@ def _fitting(group: Sequence[_Move], limit: int) -> Iterator[OutputShard]:
     """`group` as one file, or as several where the header makes it larger than `limit`."""
     rest = list(group)
     while rest:
-        count = len(rest)
-        draft = _draft(rest, limit)
-        while draft.size > limit and count > 1:
-            count -= 1
+        draft, count = _draft(rest, limit), len(rest)
+        if draft.size > limit:
+            # The most tensors that fit, but one at least, however large it is.
+            fitting = bisect_right(
+                range(1, count), limit, key=lambda tried: _draft(rest[:tried], limit).size
+            )
+            count = max(fitting, 1)
             draft = _draft(rest[:count], limit)
         yield draft
         rest = rest[count:]

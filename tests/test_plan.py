@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,12 @@ from dus_cli.format.checkpoint import open_checkpoint
 from dus_cli.plan import BLOCK_BYTES, Plan, plan_upscale
 from dus_cli.scaling import UpscaleRequest
 from tests.bench.generate import SHAPES, generate
-from tests.checkpoints import mistral_checkpoint
+from tests.checkpoints import (
+    mistral_checkpoint,
+    mistral_config,
+    mistral_tensors,
+    write_checkpoint,
+)
 
 GOLDEN = Path(__file__).parent / "golden/plan.json"
 """Plan of the test's small checkpoint; delete it and run the test twice to make it anew."""
@@ -102,3 +108,16 @@ def check_spans(plan: Plan) -> None:
             position += span.end - span.begin
         assert position == shard.size
         assert int.from_bytes(shard.header[:8], "little") + 8 == len(shard.header)
+
+
+def test_many_small_tensors_are_laid_out_in_good_time(tmp_path: Path) -> None:
+    # Each draft of a file costs as much as it has tensors; one draft a tensor would take minutes.
+    tensors = mistral_tensors(2)
+    tensors |= {f"model.layers.{i % 2}.t{i}": np.zeros(1, np.int8) for i in range(3000)}
+    source = write_checkpoint(tmp_path / "model", tensors, mistral_config(2))
+    request = UpscaleRequest(drop=1, max_shard_size=20_000)
+    plan = plan_upscale(open_checkpoint(source), request)
+    check_spans(plan)
+    assert all(shard.size <= 20_000 for shard in plan.shards)
+    # No file could have taken the first tensor of the next one as well.
+    assert all(shard.size > 15_000 for shard in plan.shards[:-2])

@@ -135,7 +135,7 @@ def _windows_qwen2_moe(section: Section, n: int) -> Values | None:
 
 
 def _windows_cohere2_moe(section: Section, n: int) -> Values | None:
-    dense = min(_integer(section, "first_k_dense_replace", 0), n)
+    dense = max(0, min(_integer(section, "first_k_dense_replace", 0), n))
     first = _sliding_but("prefix_dense_sliding_window_pattern", 1)(section, dense) or []
     return first + (_sliding_but("sliding_window_pattern", 4)(section, n - dense) or [])
 

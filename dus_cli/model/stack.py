@@ -9,11 +9,15 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Final
 
 _LAYER_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,5}")
 """ASCII digits without leading zeros: what a framework prints for an int. `layers.01` is none."""
 
+
+_MAX_MISSING: Final = 16
+"""How many missing layers are worth naming; a hostile file may lack a million."""
 
 _MAX_PREFIX_PARTS: Final = 32
 """No model nests its modules deeper; a hostile name may, without end."""
@@ -37,8 +41,12 @@ class LayerStack:
 
     @cached_property
     def missing_numbers(self) -> tuple[int, ...]:
-        """Layer numbers between 0 and the last one for which there is no tensor."""
-        return tuple(sorted(set(range(self.numbers[-1] + 1)) - set(self.numbers)))
+        """The first few layer numbers below the last one for which there is no tensor."""
+        if len(self.numbers) == self.numbers[-1] + 1:
+            return ()
+        present = set(self.numbers)
+        absent = (number for number in range(self.numbers[-1]) if number not in present)
+        return tuple(islice(absent, _MAX_MISSING))
 
     def layer_of(self, tensor_name: str) -> int | None:
         """The layer that a tensor belongs to, or None for one outside this stack."""

@@ -158,3 +158,9 @@ def test_a_stack_names_exactly_the_tensors_that_are_in_it(names: list[str]) -> N
             for parameter in parameters
         }
         assert described == {name for name in names if stack.layer_of(name) is not None}
+
+
+def test_a_stack_that_lacks_a_million_layers_costs_no_time() -> None:
+    names = [f"s{i}.layers.{n}.w.weight" for i in range(200) for n in (0, 999_999)]
+    stacks = find_stacks(names)
+    assert all(stack.missing_numbers[:2] == (1, 2) for stack in stacks)
