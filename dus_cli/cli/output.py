@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final, NamedTuple, TextIO
 
 import typer
@@ -67,6 +68,14 @@ class Output:
     def result(self, lines: Iterable[Line]) -> None:
         """Prints lines on stdout."""
         _print(lines, sys.stdout)
+
+    def result_path(self, path: Path) -> None:
+        """Prints a path on stdout: escaped for a person, byte for byte for a program."""
+        if sys.stdout.isatty():
+            _print([str(path)], sys.stdout)
+        else:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(os.fsencode(path) + b"\n")
 
     def result_json(self, value: Json) -> None:
         """Prints one JSON document on stdout; it is ASCII, whatever strings it holds."""

@@ -220,7 +220,7 @@ def _dry_run(
             }
         )
     elif output.quiet:
-        typer.echo(str(target))
+        output.result_path(target)
     else:
         output.result(_summary(plan, checkpoint, target, output.width))
         output.result(_details(plan, documents, output.width))
@@ -253,8 +253,7 @@ def _run(plan: Plan, checkpoint: Checkpoint, target: Path, output: Output, *, fo
             }
         )
     else:
-        # The path as it is: a shell that gets it must be able to open it.
-        typer.echo(str(target))
+        output.result_path(target)
 
 
 def _summary(plan: Plan, checkpoint: Checkpoint, target: Path, width: int) -> Iterator[Line]:

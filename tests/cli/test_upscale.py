@@ -307,3 +307,17 @@ def test_ctrl_c_says_one_line_and_exits_130(tmp_path: Path) -> None:
             "Interrupted. The same command goes on from where it stopped.\n"
         )
     assert not (tmp_path / "model-dus6").exists()
+
+
+def test_path_of_the_result_can_be_opened_whatever_its_bytes(tmp_path: Path) -> None:
+    mistral_checkpoint(tmp_path / "model")
+    words = [sys.executable, "-m", "dus_cli", "upscale", "model", "--drop", "1", "-q", "-o"]
+    printed = subprocess.run(
+        [*words, b"out-\xff-\xc3\xa4"],
+        cwd=tmp_path,
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout
+    assert printed == b"out-\xff-\xc3\xa4\n"
+    assert (Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + printed[:-1])) / "dus.json").exists()
