@@ -118,7 +118,8 @@ def _report(inspection: Inspection, path: str, width: int) -> Iterator[Line]:
         yield Styled("config fields that depend on layers", "label")
         for name, kind, value in inspection.position_fields:
             room = max(width - len(name) - len(kind) - 9, 8)
-            yield f"  {name} = {clipped(dump_compact(value).decode(), room)}  ({kind})"
+            shown = "absent" if value is None else clipped(dump_compact(value).decode(), room)
+            yield f"  {name} = {shown}  ({kind})"
     if checkpoint.config is not None:
         yield ""
         yield from _listed("goes along", [f.path for f in checkpoint.carried_files], width)

@@ -16,7 +16,7 @@ from dus_cli.cli.app import app
 from dus_cli.errors import INTERRUPTED_EXIT_CODE, DusError
 from dus_cli.format import folder
 from dus_cli.format.dtypes import BITS_PER_ELEMENT
-from dus_cli.model import architecture, config_rewrite
+from dus_cli.model import architecture
 from dus_cli.model.config_rules import (
     FIELDS,
     PLAIN_MODEL_TYPES,
@@ -24,6 +24,7 @@ from dus_cli.model.config_rules import (
     REFUSING_FIELDS,
     FieldKind,
 )
+from dus_cli.model.position_rules import POSITION_RULES
 from tests.test_layering import FLOORS
 
 _PART: Final = re.compile(
@@ -164,8 +165,7 @@ def fields() -> str:
 def position_rules() -> str:
     """The rules about layer numbers, in the order in which they are tried."""
     rows: list[tuple[str, ...]] = []
-    # By way of its user, so that the page shows what is applied.
-    for rule in vars(config_rewrite)["POSITION_RULES"]:
+    for rule in POSITION_RULES:
         types = _codes(sorted(rule.model_types)) or "any other that has the field"
         way = "stated in the config" if rule.encode else "kept if still right, else refused"
         rows.append((_code(rule.field), rule.what, types, way))
