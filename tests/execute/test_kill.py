@@ -1,5 +1,8 @@
-"""Killed before any of its system calls, a run leaves the target absent or complete (or the old
-one), and the same command finishes the work."""
+"""Killed before any call by which it opens, syncs, renames, makes or removes a file through `os`, a
+run leaves the target absent or complete (or the old one), and the same command finishes the work.
+
+Writes and the built-in `open` are not among these points; they change nothing but unfinished files.
+"""
 
 import os
 from collections.abc import Callable
@@ -19,7 +22,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 def killed_before(call: int, work: Callable[[], object]) -> bool:
-    """Runs `work` in a child that dies just before its system call number `call`.
+    """Runs `work` in a child that dies just before its call number `call` of those in `CALLS`.
 
     Returns whether it came to that.
     """
@@ -69,7 +72,7 @@ def test_killed_run_leaves_the_target_absent_or_complete(tmp_path: Path) -> None
             assert contents(target) == complete
         if not killed:
             break
-    assert call > 40, "too few system calls were seen for the test to mean anything"
+    assert call > 40, "too few calls were seen for the test to mean anything"
 
 
 def test_killed_replacement_leaves_the_old_or_the_new(tmp_path: Path) -> None:
