@@ -10,12 +10,14 @@ PACKAGE = Path(__file__).parents[1] / "dus_cli"
 
 FLOORS = (
     ("errors", "printable"),
+    ("findings",),
     ("format",),
     ("model",),
     ("scaling",),
     ("plan",),
     ("documents", "inspection", "plan_file"),
     ("execute",),
+    ("verify",),
     ("sources",),
     ("cli",),
     ("__main__",),
