@@ -70,7 +70,7 @@ class Verification:
                 "shared_bytes": self.shared_bytes,
                 "seconds": round(self.seconds, 3),
             },
-            "counts": {code: count for code, count in sorted(self.counts.items())},
+            "counts": dict(sorted(self.counts.items())),
             "findings": [
                 {
                     "code": finding.code,
