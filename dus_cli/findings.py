@@ -75,8 +75,7 @@ CHECKS: Final = MappingProxyType(
         ),
         **_checks(
             Group.HEADERS,
-            header_length=(_E, "A file's first 8 bytes state a header that cannot be."),
-            header_json=(_E, "A header is no JSON object, or one that parsers read differently."),
+            header_broken=(_E, "A header's length is impossible, or its JSON broken or ambiguous."),
             header_metadata=(_E, "A header's __metadata__ is no object of strings."),
             header_unusual=(_W, "A header holds what the format does not provide for."),
             header_format=(_W, "__metadata__ lacks the format that some loaders ask for."),
@@ -160,6 +159,12 @@ CHECKS: Final = MappingProxyType(
 )
 """Every code that a finding can have. The codes are stable: CI scripts name them."""
 
+_BREAKS_FORMAT: Final = frozenset(
+    {code for code, check in CHECKS.items() if check.group is Group.HEADERS}
+    | {"config-json", "file-json", "index-json", "index-shard-name", "record-json"}
+)
+"""Findings about one file alone, as against those about how files fit together."""
+
 MAX_PER_CODE: Final = 1000
 """Findings of one code that are kept; the rest is counted. A hostile file makes millions."""
 
@@ -193,9 +198,8 @@ Report: TypeAlias = Callable[[Finding], None]
 
 
 def refuse(finding: Finding) -> NoReturn:
-    """The report of a run that stops at the first fault; raises the error that says it."""
-    is_format = finding.check.group is Group.HEADERS or finding.code.endswith("-json")
-    kind = FormatError if is_format else CheckpointError
+    """The report of a run that stops at the first finding; raises the error that says it."""
+    kind = FormatError if finding.code in _BREAKS_FORMAT else CheckpointError
     raise kind(finding.text, hint=finding.hint)
 
 
@@ -206,13 +210,26 @@ def accept(finding: Finding) -> None:
 
 
 @contextmanager
-def reported(report: Report, code: str, file: str) -> Iterator[None]:
-    """Reports a CheckpointError of the body as a finding about `file`; the body ends there."""
+def reported(report: Report, file: str, *, broken: str) -> Iterator[None]:
+    """Reports a CheckpointError (or MemoryError) of the body as a finding about `file`.
+
+    `broken` is the code for a file that breaks its format.
+    """
     try:
         yield
+        return
     except CheckpointError as error:
+        code = broken if isinstance(error, FormatError) else "file-unreadable"
         message = error.message.removeprefix(f"{file}: ")
-        report(Finding(code=code, file=file, message=message, hint=error.hint))
+        finding = Finding(code=code, file=file, message=message, hint=error.hint)
+    except MemoryError:
+        finding = Finding(
+            code=broken,
+            file=file,
+            message="takes more memory than there is",
+            hint="No real file comes near that: it is likely hostile or damaged.",
+        )
+    report(finding)
 
 
 class Collector:

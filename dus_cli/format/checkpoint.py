@@ -3,12 +3,13 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dus_cli.errors import CheckpointError
+from dus_cli.errors import CheckpointError, FormatError
+from dus_cli.findings import Finding, Report, accept, reported
 from dus_cli.format.files import open_regular, read_exactly, read_small
 from dus_cli.format.folder import CarriedFile, LeftOutFile, classify_files
 from dus_cli.format.header import LENGTH_BYTES, Header, TensorInfo, header_length, parse_header
@@ -24,7 +25,7 @@ _MAX_CARD_BYTES: Final = 4_000_000
 
 _SUFFIX: Final = ".safetensors"
 _USUAL_NAME: Final = "model.safetensors"
-_SHARD_NAME: Final = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5,})-of-(?P<count>[0-9]{5,})")
+SHARD_NAME: Final = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5,})-of-(?P<count>[0-9]{5,})")
 _PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt")
 _CONVERT_PICKLES: Final = (
     "Convert them first: load the model with transformers and call save_pretrained, or use the "
@@ -52,7 +53,8 @@ class Checkpoint:
 
     `stem` is what shard names begin with ("model"). `config` is None where there is no
     config.json; `index` is None where one file holds everything. `card` is the text of the
-    model card, README.md.
+    model card, README.md. `unread_shards` are missing or broken; only a verification goes on
+    without them.
     """
 
     folder: Path
@@ -65,6 +67,7 @@ class Checkpoint:
     card: str | None
     carried_files: tuple[CarriedFile, ...]
     left_out_files: tuple[LeftOutFile, ...]
+    unread_shards: tuple[str, ...] = ()
 
     def tensors(self) -> Iterator[tuple[Shard, str, TensorInfo]]:
         """Every tensor with the shard that holds it, in the order of the bytes on disk."""
@@ -82,29 +85,38 @@ class Checkpoint:
         """Elements of all tensors as stored; quantised formats pack several parameters in one."""
         return sum(info.element_count for _, _, info in self.tensors())
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether tensors are missing because their shard or their entry could not be read."""
+        return bool(self.unread_shards) or any(shard.header.broken for shard in self.shards)
 
-def open_checkpoint(path: Path, *, name: str | None = None) -> Checkpoint:
+
+def open_checkpoint(path: Path, *, name: str | None = None, report: Report = accept) -> Checkpoint:
     """The checkpoint in folder `path`, or in the single file `path` (without its config).
 
-    `name` is what to call it where that is not the name of the folder.
+    `name` is what to call it where that is not the name of the folder. `report` gets every fault:
+    a file that cannot be read or breaks its format, index and shards that contradict each other.
+    If it returns, the checkpoint holds what is sound.
 
-    Raises CheckpointError when there is none, when a file cannot be read or breaks its format,
-    and when index and shards contradict each other.
+    Raises CheckpointError when there is no checkpoint, and what `report` raises.
     """
     try:
         file_names = sorted(entry.name for entry in path.iterdir())
     except NotADirectoryError:
-        return _open_single_file(path, name or path.name)
+        return _open_single_file(path, name or path.name, report)
     except FileNotFoundError:
         raise CheckpointError(
             f"{path}: no such file or folder", hint="Give the folder that holds config.json."
         ) from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be listed: {error.strerror}") from None
-    stem, shard_names, index = _find_shards(path, file_names)
-    shards = tuple(read_shard(path / name, name) for name in shard_names)
-    _check_tensors_agree(shards, index, stem)
-    config, config_sha256 = _read_config(path)
+    stem, shard_names, index = _find_shards(path, file_names, report)
+    present = frozenset(file_names)
+    shards = _read_shards(path, [shard for shard in shard_names if shard in present], report)
+    read = {shard.name for shard in shards}
+    unread = tuple(shard for shard in shard_names if shard not in read)
+    _check_tensors_agree(shards, unread, index, stem, report)
+    config, config_sha256 = _read_config(path, report)
     try:
         carried, left_out = classify_files(path, frozenset(shard_names))
     except OSError as error:
@@ -120,10 +132,19 @@ def open_checkpoint(path: Path, *, name: str | None = None) -> Checkpoint:
         card=_read_card(path),
         carried_files=carried,
         left_out_files=left_out,
+        unread_shards=unread,
     )
 
 
-def read_shard(path: Path, subject: str) -> Shard:
+def _read_shards(folder: Path, names: Iterable[str], report: Report) -> tuple[Shard, ...]:
+    shards: list[Shard] = []
+    for name in names:
+        with reported(report, name, broken="header-broken"):
+            shards.append(read_shard(folder / name, name, report))
+    return tuple(shards)
+
+
+def read_shard(path: Path, subject: str, report: Report = accept) -> Shard:
     """One file's header, checked in full; its data is not read."""
     with open_regular(path, subject) as descriptor:
         size = os.fstat(descriptor).st_size
@@ -132,91 +153,113 @@ def read_shard(path: Path, subject: str) -> Shard:
     return Shard(
         name=subject,
         size=size,
-        header=parse_header(raw, size, subject),
+        header=parse_header(raw, size, subject, report),
         header_sha256=hashlib.sha256(prefix + raw).hexdigest(),
     )
 
 
-def _open_single_file(path: Path, name: str) -> Checkpoint:
+def _open_single_file(path: Path, name: str, report: Report) -> Checkpoint:
     if path.suffix in (*_PICKLES, ".gguf"):
         raise _no_safetensors(path.parent, [path.name])
+    shards = _read_shards(path.parent, [path.name], report)
     return Checkpoint(
         folder=path.parent,
         name=name,
         stem=path.stem,
-        shards=(read_shard(path, path.name),),
+        shards=shards,
         index=None,
         config=None,
         config_sha256=None,
         card=None,
         carried_files=(),
         left_out_files=(),
+        unread_shards=() if shards else (path.name,),
     )
 
 
 def _find_shards(
-    folder: Path, file_names: list[str]
+    folder: Path, file_names: list[str], report: Report
 ) -> tuple[str, tuple[str, ...], ShardIndex | None]:
     """Stem, shard names in order, and the index, as the loaders of the ecosystem find them."""
     indexes = [name for name in file_names if name.endswith(INDEX_SUFFIX)]
-    if indexes:
-        index_name = _prefer(indexes, f"model{INDEX_SUFFIX}", folder, "shard indexes")
-        stem = index_name.removesuffix(INDEX_SUFFIX)
+    if not indexes:
+        stem, names = _unindexed_shards(folder, file_names, report)
+        return stem, names, None
+    index_name = _prefer(indexes, f"model{INDEX_SUFFIX}", folder, "shard indexes")
+    stem = index_name.removesuffix(INDEX_SUFFIX)
+    with reported(report, index_name, broken="index-json"):
         raw = read_small(folder / index_name, index_name, limit=_MAX_JSON_BYTES)
-        index = parse_index(raw, index_name)
-        return stem, _indexed_shards(folder, index_name, index, file_names), index
-    stem, name = _only_file(folder, file_names)
-    return stem, (name,), None
+        index = parse_index(raw, index_name, report)
+        if not index.weight_map:
+            raise FormatError(f"{index_name}: names no tensor")
+        return stem, _indexed_shards(index_name, index, file_names, report), index
+    return stem, tuple(name for name in file_names if name.endswith(_SUFFIX)), None
 
 
 def _indexed_shards(
-    folder: Path, index_name: str, index: ShardIndex, file_names: list[str]
+    index_name: str, index: ShardIndex, file_names: list[str], report: Report
 ) -> tuple[str, ...]:
-    """The shards that the index names; all of them have to be there."""
+    """The shards that the index names, whether they are there or not."""
     named = tuple(sorted(set(index.weight_map.values())))
-    if not named:
-        raise CheckpointError(f"{index_name}: names no tensor")
     whole = index_name.removesuffix(INDEX_SUFFIX) + _SUFFIX
     if whole in file_names and whole not in named:
-        raise CheckpointError(
-            f"{folder}: holds both {whole} and {index_name}, which does not name it",
-            hint="Loaders differ in which one they take; remove the one that is out of date.",
+        report(
+            Finding(
+                code="index-bypassed",
+                file=index_name,
+                message=f"does not name {whole}, which lies beside it",
+                hint="Loaders differ in which one they take; remove the one that is out of date.",
+            )
         )
     present = frozenset(file_names)
     absent = [name for name in named if name not in present]
-    if absent:
-        more = f" ({len(absent)} of {len(named)} shards are missing)" if absent[1:] else ""
-        raise CheckpointError(
-            f"{index_name}: names {quoted(absent[0])}, which is not there{more}",
-            hint="The download is incomplete; fetch the missing files.",
+    more = f" ({len(absent)} of {len(named)} shards are missing)" if absent[1:] else ""
+    for name in absent:
+        report(
+            Finding(
+                code="index-shard-missing",
+                file=index_name,
+                message=f"names {quoted(name)}, which is not there{more}",
+                hint="The download is incomplete; fetch the missing files.",
+            )
         )
     return named
 
 
-def _only_file(folder: Path, file_names: list[str]) -> tuple[str, str]:
-    """Stem and name of the one safetensors file that holds everything, no index being there."""
+def _unindexed_shards(
+    folder: Path, file_names: list[str], report: Report
+) -> tuple[str, tuple[str, ...]]:
+    """Stem and name of the one safetensors file that holds everything, no index being there.
+
+    Numbered shards without an index are a fault; they are the shards then.
+    """
     stems: dict[str, str] = {}
-    parts: list[str] = []
+    parts: dict[str, str] = {}
     for name in file_names:
         if not name.endswith(_SUFFIX):
             continue
         stem = name.removesuffix(_SUFFIX)
-        part = _SHARD_NAME.fullmatch(stem)
+        part = SHARD_NAME.fullmatch(stem)
         if part is None:
             stems[name] = stem
         elif int(part["number"]) == int(part["count"]) == 1:
             stems[name] = part["stem"]
         else:
-            parts.append(name)
+            parts[name] = part["stem"]
     if parts and _USUAL_NAME not in stems:
-        raise CheckpointError(
-            f"{folder}: holds shards such as {parts[0]}, but no index (*{INDEX_SUFFIX})",
-            hint="Without the index no loader takes the shards; fetch it from where they came.",
+        first = next(iter(parts))
+        report(
+            Finding(
+                code="index-missing",
+                message=f"{folder}: holds shards such as {first}, but no index (*{INDEX_SUFFIX})",
+                hint="Without the index no loader takes the shards; fetch it from where they came.",
+            )
         )
+        return parts[first], tuple(parts)
     if not stems:
         raise _no_safetensors(folder, file_names)
     name = _prefer(list(stems), _USUAL_NAME, folder, "safetensors files")
-    return stems[name], name
+    return stems[name], (name,)
 
 
 def _prefer(names: list[str], usual: str, folder: Path, what: str) -> str:
@@ -247,41 +290,68 @@ def _no_safetensors(folder: Path, file_names: list[str]) -> CheckpointError:
     return CheckpointError(f"{folder}: no safetensors here", hint=hint)
 
 
-def _check_tensors_agree(shards: tuple[Shard, ...], index: ShardIndex | None, stem: str) -> None:
+def _check_tensors_agree(
+    shards: tuple[Shard, ...],
+    unread: tuple[str, ...],
+    index: ShardIndex | None,
+    stem: str,
+    report: Report,
+) -> None:
     """One shard a tensor, and the index says which; both directions."""
     holder: dict[str, str] = {}
     for shard in shards:
         for name in shard.header.tensors:
             if name in holder:
-                raise CheckpointError(
-                    f"tensor {quoted(name)} lies in two shards, {holder[name]} and {shard.name}",
-                    hint="Loaders differ in which one they take; make the checkpoint anew.",
+                report(
+                    Finding(
+                        code="tensor-twice",
+                        file=shard.name,
+                        tensor=name,
+                        message=f"tensor {quoted(name)} lies in {holder[name]} too",
+                        hint="Loaders differ in which one they take; make the checkpoint anew.",
+                    )
                 )
             holder[name] = shard.name
     if index is None:
         return
     subject = f"{stem}{INDEX_SUFFIX}"
-    for name, shard_name in index.weight_map.items():
-        if holder.get(name) != shard_name:
-            where = f"it lies in {holder[name]}" if name in holder else "no shard holds it"
-            raise CheckpointError(
-                f"{subject}: puts tensor {quoted(name)} into {shard_name}, but {where}",
-                hint="Index and shards are of different versions; fetch both again.",
+    hint = "Index and shards are of different versions; fetch both again."
+    broken = frozenset(name for shard in shards for name in shard.header.broken)
+    for name, stated in index.weight_map.items():
+        actual = holder.get(name)
+        if actual == stated or stated in unread or name in broken:
+            continue
+        report(
+            Finding(
+                code="index-wrong-shard" if actual else "index-tensor-unknown",
+                file=subject,
+                tensor=name,
+                message=f"puts tensor {quoted(name)} into {stated}, but "
+                + (f"it lies in {actual}" if actual else "no shard holds it"),
+                hint=hint,
             )
-    for name in holder:
+        )
+    for name, actual in holder.items():
         if name not in index.weight_map:
-            raise CheckpointError(
-                f"{subject}: does not name tensor {quoted(name)}, which lies in {holder[name]}",
-                hint="Index and shards are of different versions; fetch both again.",
+            report(
+                Finding(
+                    code="index-tensor-missing",
+                    file=subject,
+                    tensor=name,
+                    message=f"does not name tensor {quoted(name)}, which lies in {actual}",
+                    hint=hint,
+                )
             )
 
 
-def _read_config(folder: Path) -> tuple[Mapping[str, Json] | None, str | None]:
+def _read_config(folder: Path, report: Report) -> tuple[Mapping[str, Json] | None, str | None]:
     path = folder / "config.json"
-    if not os.path.lexists(path):
-        return None, None
-    raw = read_small(path, "config.json", limit=_MAX_JSON_BYTES)
-    return parse_object(raw, "config.json", non_finite=True), hashlib.sha256(raw).hexdigest()
+    if os.path.lexists(path):
+        with reported(report, "config.json", broken="config-json"):
+            raw = read_small(path, "config.json", limit=_MAX_JSON_BYTES)
+            config = parse_object(raw, "config.json", non_finite=True)
+            return config, hashlib.sha256(raw).hexdigest()
+    return None, None
 
 
 def _read_card(folder: Path) -> str | None:

@@ -6,9 +6,10 @@ https://github.com/huggingface/safetensors#format
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from dus_cli.errors import FormatError
+from dus_cli.findings import Finding, Report, accept
 from dus_cli.format.dtypes import BITS_PER_ELEMENT
 from dus_cli.format.strict_json import Json, dump_compact, parse_object
 from dus_cli.printable import quoted
@@ -19,7 +20,14 @@ MAX_HEADER_BYTES: Final = 100_000_000
 
 _MAX_USIZE: Final = 2**64 - 1
 _METADATA_KEY: Final = "__metadata__"
+_KNOWN_FRAMEWORKS: Final = frozenset({"pt", "tf", "flax", "mlx"})
+"""What transformers takes as `format`; some of its versions crash on anything else."""
+
+_ENTRY_FIELDS: Final = 3
 _DOWNLOAD_AGAIN: Final = "The file is damaged or cut short; download it again."
+
+_Range: TypeAlias = tuple[int, int, str]
+"""Begin and end of a tensor's bytes in the data section, and its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +58,14 @@ class TensorInfo:
 class Header:
     """One file's tensors in the order of their data, its metadata, and where its data begins.
 
-    `data_start` is in bytes from the start of the file.
+    `data_start` is in bytes from the start of the file. `broken` are the names of tensors whose
+    entries are not sound; only a verification goes on without them.
     """
 
     tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str]
     data_start: int
+    broken: frozenset[str] = frozenset()
 
 
 def header_length(prefix: bytes, file_size: int, subject: str) -> int:
@@ -82,23 +92,42 @@ def header_length(prefix: bytes, file_size: int, subject: str) -> int:
     return length
 
 
-def parse_header(raw: bytes, file_size: int, subject: str) -> Header:
+def parse_header(raw: bytes, file_size: int, subject: str, report: Report = accept) -> Header:
     """The header whose JSON is `raw`, of a file of `file_size` bytes, checked in full.
 
-    Raises FormatError when the JSON is broken or ambiguous, an entry is not
-    `{dtype, shape, data_offsets}`, a dtype is unknown, sizes and offsets disagree, or the tensors
-    do not tile the data section exactly (a hole, an overlap, bytes missing or left over).
+    `report` gets every fault: broken or ambiguous JSON, an entry that is not
+    `{dtype, shape, data_offsets}`, an unknown dtype, sizes and offsets that disagree, and tensors
+    that do not tile the data section exactly (a hole, an overlap, bytes missing or left over).
+    If it returns, the header holds the tensors that are sound by themselves.
+
+    Raises FormatError where the JSON cannot be read at all, and what `report` raises.
     """
     # The format wants the brace first; the library takes blanks before it as well.
     if not raw.lstrip().startswith(b"{"):
         raise FormatError(f"{subject}: the header does not begin with '{{'", hint=_DOWNLOAD_AGAIN)
+    if not raw.startswith(b"{") or not raw.rstrip(b" ").endswith(b"}"):
+        _unusual(report, subject, "the header is padded with something else than blanks at its end")
     entries = parse_object(raw, f"{subject}: header")
-    metadata = _parse_metadata(entries.pop(_METADATA_KEY, None), subject)
-    tensors = {name: _parse_entry(name, entry, subject) for name, entry in entries.items()}
-    in_data_order = sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end))
+    metadata = _parse_metadata(entries.pop(_METADATA_KEY, {}), subject, report)
+    tensors: dict[str, TensorInfo] = {}
+    ranges: list[_Range] = []
+    for name, entry in entries.items():
+        claimed, info = _parse_entry(name, entry, subject, report)
+        if claimed is not None:
+            ranges.append(claimed)
+        if info is not None:
+            tensors[name] = info
     data_start = LENGTH_BYTES + len(raw)
-    _check_tiling(in_data_order, file_size - data_start, subject)
-    return Header(tensors=dict(in_data_order), metadata=metadata, data_start=data_start)
+    if len(ranges) == len(entries):
+        # Without the bytes of one tensor nobody can say what is a hole.
+        _check_tiling(sorted(ranges), file_size - data_start, subject, report)
+    in_data_order = sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end))
+    return Header(
+        tensors=dict(in_data_order),
+        metadata=metadata,
+        data_start=data_start,
+        broken=frozenset(entries.keys() - tensors.keys()),
+    )
 
 
 def header_text(tensors: Iterable[tuple[str, TensorInfo]], metadata: Mapping[str, str]) -> bytes:
@@ -125,69 +154,130 @@ def frame_header(text: bytes, *, data_start: int, modulus: int) -> bytes:
     return (len(text) + blanks).to_bytes(LENGTH_BYTES, "little") + text + b" " * blanks
 
 
-def _parse_metadata(value: Json, subject: str) -> dict[str, str]:
+def _unusual(report: Report, subject: str, fact: str) -> None:
+    report(
+        Finding(
+            code="header-unusual",
+            file=subject,
+            message=fact,
+            hint="The safetensors library reads it, others may not; save the file anew.",
+        )
+    )
+
+
+def _parse_metadata(value: Json, subject: str, report: Report) -> dict[str, str]:
+    metadata: dict[str, str] = {}
     if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise FormatError(f"{subject}: __metadata__ is not an object")
-    for key, text in value.items():
-        if not isinstance(text, str):
-            raise FormatError(f"{subject}: __metadata__ {quoted(key)} is not a string")
-    return value
+        _unusual(report, subject, "__metadata__ is null")
+    elif not isinstance(value, dict):
+        report(
+            Finding(code="header-metadata", file=subject, message="__metadata__ is not an object")
+        )
+    else:
+        for key, text in value.items():
+            if isinstance(text, str):
+                metadata[key] = text
+            else:
+                report(
+                    Finding(
+                        code="header-metadata",
+                        file=subject,
+                        message=f"__metadata__ {quoted(key)} is not a string",
+                    )
+                )
+    if metadata.get("format") not in _KNOWN_FRAMEWORKS:
+        stated = f"the format {quoted(metadata['format'])}" if "format" in metadata else "no format"
+        report(
+            Finding(
+                code="header-format",
+                file=subject,
+                message=f"__metadata__ states {stated}",
+                hint='Some versions of transformers fail without {"format": "pt"}.',
+            )
+        )
+    return metadata
 
 
-def _parse_entry(name: str, entry: Json, subject: str) -> TensorInfo:
+def _parse_entry(
+    name: str, entry: Json, subject: str, report: Report
+) -> tuple[_Range | None, TensorInfo | None]:
+    """The bytes that a tensor claims, and what it is; None for what its entry does not tell."""
+
+    def fault(code: str, fact: str, hint: str | None = None) -> None:
+        message = f"tensor {quoted(name)} {fact}"
+        report(Finding(code=code, file=subject, tensor=name, message=message, hint=hint))
+
     if not isinstance(entry, dict):
-        raise FormatError(f"{subject}: tensor {quoted(name)} is not described by an object")
+        fault("tensor-entry", "is not described by an object")
+        return None, None
     try:
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     except KeyError as error:
-        raise FormatError(f"{subject}: tensor {quoted(name)} has no {error.args[0]}") from None
+        fault("tensor-entry", f"has no {error.args[0]}")
+        return None, None
+    if len(entry) > _ENTRY_FIELDS:
+        _unusual(report, subject, f"tensor {quoted(name)} has fields that the format does not know")
+    claimed: _Range | None = None
+    if (
+        isinstance(offsets, list)
+        and len(offsets) == 2
+        and _is_size(offsets[0])
+        and _is_size(offsets[1])
+    ):
+        claimed = (offsets[0], offsets[1], name)
     bits = BITS_PER_ELEMENT.get(dtype) if isinstance(dtype, str) else None
     if bits is None:
-        raise FormatError(
-            f"{subject}: tensor {quoted(name)} has the unknown dtype {quoted(dtype)}",
-            hint="If the format has gained it since, a newer dus knows it.",
+        fault(
+            "tensor-dtype",
+            f"has the unknown dtype {quoted(dtype)}",
+            "If the format has gained it since, a newer dus knows it.",
         )
-    if not isinstance(shape, list) or not all(_is_size(size) for size in shape):
-        raise FormatError(
-            f"{subject}: tensor {quoted(name)} has the impossible shape {quoted(shape)}"
-        )
-    if (
-        not isinstance(offsets, list)
-        or len(offsets) != 2
-        or not all(_is_size(offset) for offset in offsets)
-    ):
-        raise FormatError(
-            f"{subject}: tensor {quoted(name)} has the impossible data_offsets {quoted(offsets)}"
-        )
-    begin, end = offsets
+    if not isinstance(shape, list) or not all(map(_is_size, shape)):
+        fault("tensor-entry", f"has the impossible shape {quoted(shape)}")
+        return claimed, None
+    if claimed is None:
+        fault("tensor-entry", f"has the impossible data_offsets {quoted(offsets)}")
+        return None, None
+    if bits is None:
+        return claimed, None
+    begin, end, _ = claimed
     bit_count = _product(shape) * bits
     if bit_count > _MAX_USIZE or bit_count != 8 * (end - begin):
-        raise FormatError(
-            f"{subject}: tensor {quoted(name)} is {dtype} {quoted(shape)}, which does not fill "
-            f"its bytes {begin} to {end}",
-            hint=_DOWNLOAD_AGAIN,
+        fault(
+            "tensor-size",
+            f"is {dtype} {quoted(shape)}, which does not fill its bytes {begin} to {end}",
+            _DOWNLOAD_AGAIN,
         )
-    return TensorInfo(dtype=dtype, shape=tuple(shape), begin=begin, end=end)
+        return (claimed if begin <= end else None), None
+    return claimed, TensorInfo(dtype=dtype, shape=tuple(shape), begin=begin, end=end)
 
 
-def _check_tiling(
-    in_data_order: list[tuple[str, TensorInfo]], data_bytes: int, subject: str
-) -> None:
+def _check_tiling(in_order: list[_Range], data_bytes: int, subject: str, report: Report) -> None:
     position = 0
-    for name, info in in_data_order:
-        if info.begin != position:
-            what = "overlaps the tensor before it" if info.begin < position else "leaves a hole"
-            raise FormatError(
-                f"{subject}: tensor {quoted(name)} begins at byte {info.begin} of the data, where "
-                f"{position} is due: it {what}"
+    for begin, end, name in in_order:
+        if begin != position:
+            overlaps = begin < position
+            what = "overlaps the tensor before it" if overlaps else "leaves a hole"
+            report(
+                Finding(
+                    code="data-overlap" if overlaps else "data-gap",
+                    file=subject,
+                    tensor=name,
+                    message=f"tensor {quoted(name)} begins at byte {begin} of the data, where "
+                    f"{position} is due: it {what}",
+                )
             )
-        position = info.end
+        position = max(position, end)
     if position != data_bytes:
-        raise FormatError(
-            f"{subject}: its tensors take {position} bytes, but {data_bytes} follow the header",
-            hint=_DOWNLOAD_AGAIN if position > data_bytes else "Bytes were added after the data.",
+        report(
+            Finding(
+                code="data-length",
+                file=subject,
+                message=f"its tensors take {position} bytes, but {data_bytes} follow the header",
+                hint=_DOWNLOAD_AGAIN
+                if position > data_bytes
+                else "Bytes were added after the data.",
+            )
         )
 
 

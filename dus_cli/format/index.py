@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dus_cli.errors import FormatError
+from dus_cli.findings import Finding, Report, accept
 from dus_cli.format.strict_json import Json, dump_pretty, parse_object
 from dus_cli.printable import quoted
 
@@ -19,28 +20,35 @@ class ShardIndex:
     metadata: Mapping[str, Json]
 
 
-def parse_index(raw: bytes, subject: str) -> ShardIndex:
+def parse_index(raw: bytes, subject: str, report: Report = accept) -> ShardIndex:
     """The index in `raw`; shard names are checked to be plain file names of this folder.
 
-    Raises FormatError for anything else than the documented form.
+    `report` gets every entry that is not; if it returns, the index holds the others.
+
+    Raises FormatError where there is no weight map at all, and what `report` raises.
     """
     value = parse_object(raw, subject)
-    weight_map = value.get("weight_map")
-    if not isinstance(weight_map, dict):
+    stated = value.get("weight_map")
+    if not isinstance(stated, dict):
         raise FormatError(f"{subject}: has no weight_map")
-    for name, shard in weight_map.items():
-        if not isinstance(shard, str):
-            raise FormatError(f"{subject}: the shard of tensor {quoted(name)} is not a file name")
-        if not is_plain_file_name(shard):
-            raise FormatError(
-                f"{subject}: tensor {quoted(name)} is said to lie in {quoted(shard)}, which is not "
-                "a file name inside the checkpoint folder"
-            )
+    weight_map: dict[str, str] = {}
+    for name, shard in stated.items():
+        if isinstance(shard, str) and is_plain_file_name(shard):
+            weight_map[name] = shard
+            continue
+        what = (
+            f"tensor {quoted(name)} is said to lie in {quoted(shard)}, which is not a file name "
+            "inside the checkpoint folder"
+            if isinstance(shard, str)
+            else f"the shard of tensor {quoted(name)} is not a file name"
+        )
+        report(Finding(code="index-shard-name", file=subject, tensor=name, message=what))
     metadata = value.get("metadata")
     if metadata is None:
         metadata = {}
     if not isinstance(metadata, dict):
-        raise FormatError(f"{subject}: metadata is not an object")
+        report(Finding(code="index-json", file=subject, message="metadata is not an object"))
+        metadata = {}
     return ShardIndex(weight_map=weight_map, metadata=metadata)
 
 

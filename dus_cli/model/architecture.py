@@ -46,6 +46,10 @@ _SENSES: Final = frozenset({"vision", "audio"})
 _MAX_SECTION_DEPTH: Final = 3
 
 
+class MissingLayersError(CheckpointError):
+    """Layers between others have no tensors."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CountedStack:
     """A stack together with the config fields that hold its layer count.
@@ -350,10 +354,10 @@ def words_of(name: str) -> frozenset[str]:
     return frozenset(kind for kind, words in _SECTION_WORDS.items() if parts & set(words))
 
 
-def _missing_layers(stack: LayerStack, stated: str) -> CheckpointError:
+def _missing_layers(stack: LayerStack, stated: str) -> MissingLayersError:
     missing = stack.missing_numbers
     shown = ", ".join(map(str, missing[:5])) + (", …" if missing[5:] else "")
-    return CheckpointError(
+    return MissingLayersError(
         f"{stack.prefix}: layer{'s' if missing[1:] else ''} {shown} of 0..{stack.numbers[-1]} "
         f"{'have' if missing[1:] else 'has'} no tensors (config.json: {stated})",
         hint="A shard is missing, or the checkpoint was pruned without renumbering its layers.",

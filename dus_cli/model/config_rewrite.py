@@ -32,6 +32,9 @@ from dus_cli.model.unknowns import (
     refuse_unknown_fields,
 )
 
+KNOWN_MODEL_TYPES: Final = PLAIN_MODEL_TYPES.union(*(rule.model_types for rule in POSITION_RULES))
+"""Model types of which the tables say everything that depends on a layer's number."""
+
 FieldRules: TypeAlias = Mapping[str, FieldKind]
 """What the user said of fields that the tables do not know: dotted path from the top -> kind."""
 
@@ -99,7 +102,7 @@ def rewrite_config(
         refuse_unexplained_layers(
             view.counted,
             view.layer_map,
-            _said_of_layers(config, view, field_rules),
+            said_of_layers(config, view.counted, field_rules),
             quantised=any(field in config for field in NAMING_FIELDS),
         )
     _rename_layers(new, scaled)
@@ -210,13 +213,15 @@ def _moved(path: str, value: Json, rule: PerLayerField, scaled: ScaledStack) -> 
     return value
 
 
-def _rules_for(config: Section, scaled: ScaledStack, field_rules: FieldRules) -> list[PositionRule]:
+def _rules_for(
+    config: Section, counted: CountedStack, field_rules: FieldRules
+) -> list[PositionRule]:
     """Position rules that hold for a stack, but for those that the user has overruled."""
-    section = section_at(config, scaled.counted.section)
+    section = section_at(config, counted.section)
     model_type = model_type_of(config, section)
     chosen: list[PositionRule] = []
     for rule in POSITION_RULES:
-        path = ".".join((*scaled.counted.section, rule.field))
+        path = ".".join((*counted.section, rule.field))
         # A row without types is for those that have none of their own.
         general = not rule.model_types and any(other.field == rule.field for other in chosen)
         if rule.applies_to(model_type, section) and path not in field_rules and not general:
@@ -231,7 +236,7 @@ def _settle_positions(
     n = scaled.counted.layer_count
     before = section_at(config, scaled.counted.section)
     after = _mutable_section(new, scaled.counted.section)
-    for rule in _rules_for(config, scaled, field_rules):
+    for rule in _rules_for(config, scaled.counted, field_rules):
         values = rule.expand(before, n)
         if values is not None and len(values) >= n:
             _settle(rule, scaled.layer_map.gather(values), after, model_type_of(config, before))
@@ -254,13 +259,16 @@ def _settle(
     )
 
 
-def _said_of_layers(
-    config: Section, scaled: ScaledStack, field_rules: FieldRules
+def said_of_layers(
+    config: Section, counted: CountedStack, field_rules: FieldRules
 ) -> list[list[Json]]:
-    """For each source layer, what all per-layer fields and position rules say of it."""
-    section, n = section_at(config, scaled.counted.section), scaled.counted.layer_count
+    """For each layer, what all per-layer fields and position rules say of it.
+
+    Raises RequestError where a rule meets a value that it does not understand.
+    """
+    section, n = section_at(config, counted.section), counted.layer_count
     columns: list[list[Json]] = []
-    for position in _rules_for(config, scaled, field_rules):
+    for position in _rules_for(config, counted, field_rules):
         values = position.expand(section, n)
         columns.append([*(values or [])[:n], *[None] * (n - len(values or []))])
     fields = [(section, name, rule) for name, rule in FIELDS.items()]
@@ -283,10 +291,9 @@ def _rename_layers(new: dict[str, Json], scaled: Sequence[ScaledStack]) -> None:
 
 def _remarks(config: Section, scaled: Sequence[ScaledStack]) -> tuple[str, ...]:
     remarks: list[str] = []
-    with_rules = {model_type for rule in POSITION_RULES for model_type in rule.model_types}
     for stack in scaled:
         model_type = model_type_of(config, section_at(config, stack.counted.section))
-        if model_type not in PLAIN_MODEL_TYPES | with_rules:
+        if model_type not in KNOWN_MODEL_TYPES:
             remarks.append(
                 f"model type {model_type or '(none)'} has no rules of its own: config fields were "
                 "recognised by name and length, and anything else that depends on a layer's "

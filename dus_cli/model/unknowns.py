@@ -88,7 +88,7 @@ def refuse_unexplained_layers(
     groups: dict[bytes, dict[frozenset[str], list[int]]] = {}
     for layer in range(counted.layer_count):
         names = counted.stack.parameters[layer]
-        tensors = frozenset(_module(name) if quantised else name for name in names)
+        tensors = frozenset(module_of(name) if quantised else name for name in names)
         kinds = groups.setdefault(dump_compact(said[layer]), {})
         kinds.setdefault(tensors, []).append(layer)
     for kinds in groups.values():
@@ -124,7 +124,7 @@ def _stay_in_place(odd: list[int], n: int, layer_map: LayerMap) -> bool:
     )
 
 
-def _module(parameter: str) -> str:
+def module_of(parameter: str) -> str:
     """The module that a parameter belongs to: formats store one weight as several tensors."""
     parts = parameter.split(".")
     for position, part in enumerate(parts):

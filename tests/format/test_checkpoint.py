@@ -240,7 +240,7 @@ CONTRADICTIONS: Mapping[str, tuple[Mapping[str, bytes], str]] = {
     ),
     "a whole file beside an index": (
         {**SHARDS, INDEX: SOUND_INDEX, "model.safetensors": weights("a")},
-        f"holds both model.safetensors and {INDEX}, which does not name it",
+        f"^{INDEX}: does not name model.safetensors, which lies beside it",
     ),
     "an index that names nothing": ({INDEX: index({})}, f"^{INDEX}: names no tensor"),
     "a shard missing": (
@@ -261,7 +261,7 @@ CONTRADICTIONS: Mapping[str, tuple[Mapping[str, bytes], str]] = {
     ),
     "a tensor in two shards": (
         {ONE: weights("a"), TWO: weights("a", "b"), INDEX: SOUND_INDEX},
-        f"tensor 'a' lies in two shards, {ONE} and {TWO}",
+        f"^{TWO}: tensor 'a' lies in {ONE} too",
     ),
     "a tensor that no shard holds": (
         {**SHARDS, INDEX: index({"a": ONE, "b": TWO, "c": ONE})},
