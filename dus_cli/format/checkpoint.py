@@ -68,6 +68,8 @@ class Checkpoint:
     carried_files: tuple[CarriedFile, ...]
     left_out_files: tuple[LeftOutFile, ...]
     unread_shards: tuple[str, ...] = ()
+    stands_alone: bool = False
+    """Whether one file was opened instead of a folder."""
 
     def tensors(self) -> Iterator[tuple[Shard, str, TensorInfo]]:
         """Every tensor with the shard that holds it, in the order of the bytes on disk."""
@@ -174,6 +176,7 @@ def _open_single_file(path: Path, name: str, report: Report) -> Checkpoint:
         carried_files=(),
         left_out_files=(),
         unread_shards=() if shards else (path.name,),
+        stands_alone=True,
     )
 
 

@@ -30,9 +30,10 @@ _TRAINING_STATE: Final = "training state of the source"
 REWRITTEN: Final = "written anew"
 """The reason of files that do not go along because the result has its own."""
 _NOT_THE_MODEL: Final = "not part of the model"
+UNNAMED_WEIGHTS: Final = "weights that the checkpoint's index does not name"
 
 _LEFT_OUT_FILES: Final = (
-    ("*.safetensors", "weights that the checkpoint's index does not name"),
+    ("*.safetensors", UNNAMED_WEIGHTS),
     ("*.safetensors.index.json", REWRITTEN),
     ("config.json", REWRITTEN),
     ("README.md", REWRITTEN),
