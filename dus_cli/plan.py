@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from dus_cli import __version__
@@ -149,12 +150,18 @@ def plan_upscale(checkpoint: Checkpoint, request: UpscaleRequest) -> Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class _Move:
-    """One tensor on its way: from `shard` to an output file, as `name`."""
+class Move:
+    """One tensor on its way: `source` of `shard` goes to an output file, as `name`."""
 
     shard: Shard
+    source: str
     name: str
     info: TensorInfo
+
+
+def moves(checkpoint: Checkpoint, scaled: Sequence[ScaledStack]) -> Iterator[Move]:
+    """Every tensor that an up-scaling makes of `checkpoint`, wherever it is to lie."""
+    return chain.from_iterable(_passes(checkpoint, scaled))
 
 
 def _lay_out(
@@ -168,10 +175,10 @@ def _lay_out(
     """
     limit = max_shard_size or max(shard.size for shard in checkpoint.shards)
     drafts: list[OutputShard] = []
-    group: list[_Move] = []
+    group: list[Move] = []
     group_bytes = 0
-    for moves in _passes(checkpoint, scaled):
-        for move in moves:
+    for one_pass in _passes(checkpoint, scaled):
+        for move in one_pass:
             size = move.info.byte_count
             foreign = max_shard_size is None and group and group[-1].shard is not move.shard
             if group and (foreign or group_bytes + size > limit):
@@ -199,12 +206,12 @@ def _lay_out(
     )
 
 
-def _passes(checkpoint: Checkpoint, scaled: Sequence[ScaledStack]) -> Iterator[Iterator[_Move]]:
+def _passes(checkpoint: Checkpoint, scaled: Sequence[ScaledStack]) -> Iterator[Iterator[Move]]:
     """The source read once for each segment of the layer map; everything outside the scaled
     layers goes with the first."""
     segments = [stack.layer_map.segments() for stack in scaled]
 
-    def one_pass(number: int) -> Iterator[_Move]:
+    def one_pass(number: int) -> Iterator[Move]:
         for shard, name, info in checkpoint.tensors():
             for stack, parts in zip(scaled, segments, strict=True):
                 counted, layer_map = stack.counted, stack.layer_map
@@ -217,11 +224,11 @@ def _passes(checkpoint: Checkpoint, scaled: Sequence[ScaledStack]) -> Iterator[I
                 else:
                     outputs = _outputs_in(layer_map, layer, parts, number)
                 for output in outputs:
-                    yield _Move(shard, counted.stack.rename(name, layer=output), info)
+                    yield Move(shard, name, counted.stack.rename(name, layer=output), info)
                 break
             else:
                 if number == 0:
-                    yield _Move(shard, name, info)
+                    yield Move(shard, name, name, info)
 
     for number in range(max(len(parts) for parts in segments)):
         yield one_pass(number)
@@ -238,7 +245,7 @@ def _outputs_in(
     return [output] if output in segment else []
 
 
-def _fitting(group: Sequence[_Move], limit: int) -> Iterator[OutputShard]:
+def _fitting(group: Sequence[Move], limit: int) -> Iterator[OutputShard]:
     """`group` as one file, or as several where the header makes it larger than `limit`."""
     rest = list(group)
     while rest:
@@ -254,7 +261,7 @@ def _fitting(group: Sequence[_Move], limit: int) -> Iterator[OutputShard]:
         rest = rest[count:]
 
 
-def _draft(group: Sequence[_Move], limit: int) -> OutputShard:
+def _draft(group: Sequence[Move], limit: int) -> OutputShard:
     """A nameless output file of the tensors in `group`, side by side in that order."""
     placed: list[tuple[str, TensorInfo]] = []
     spans: list[CopySpan] = []

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from dus_cli.errors import CheckpointError, OutputError
 from dus_cli.format.checkpoint import Checkpoint
@@ -21,6 +21,8 @@ from dus_cli.scaling import UpscaleRequest
 
 PLAN_FILE_SCHEMA: Final = "dus-plan-file/1"
 _MAX_BYTES: Final = 1_000_000_000
+
+_T = TypeVar("_T", int, str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,26 +75,39 @@ def load_plan(path: Path) -> PlanFile:
             hint="Write one with dus upscale SRC --drop M --dry-run --plan FILE.",
         )
     try:
-        request, source = value["plan"]["request"], value["plan"]["source"]
         return PlanFile(
             source=Path(value["source"]),
             output=Path(value["output"]),
-            request=UpscaleRequest(
-                drop=request["drop"],
-                target_layers=request["target_layers"],
-                stack=request["stack"],
-                config_rules={
-                    name: FieldKind(kind) for name, kind in request["config_rules"].items()
-                },
-                max_shard_size=request["max_shard_size"],
-                base_model=source["base_model"],
-                revision=source["revision"],
-            ),
+            request=parse_request(value["plan"]),
             plan=value["plan"],
             files=value["files"],
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         raise CheckpointError(f"{path}: is a damaged plan file", hint="Write it again.") from None
+
+
+def parse_request(plan: Json) -> UpscaleRequest:
+    """The request that `plan`, made by `Plan.to_json` or by somebody else, says it came from.
+
+    Raises KeyError, TypeError, ValueError or AttributeError where it says none.
+    """
+    request, source = plan["request"], plan["source"]
+    return UpscaleRequest(
+        drop=_optional(request["drop"], int),
+        target_layers=_optional(request["target_layers"], int),
+        stack=_optional(request["stack"], str),
+        config_rules={name: FieldKind(kind) for name, kind in request["config_rules"].items()},
+        max_shard_size=_optional(request["max_shard_size"], int),
+        base_model=_optional(source["base_model"], str),
+        revision=_optional(source["revision"], str),
+    )
+
+
+def _optional(value: Json, kind: type[_T]) -> _T | None:
+    # `type(...) is`, because True is an int to isinstance and no number of layers to anybody.
+    if value is not None and type(value) is not kind:
+        raise TypeError(f"{value!r:.60} is no {kind.__name__}")
+    return value
 
 
 def check_same(saved: PlanFile, plan: Plan, checkpoint: Checkpoint) -> None:
