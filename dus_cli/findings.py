@@ -140,6 +140,7 @@ CHECKS: Final = MappingProxyType(
         **_checks(
             Group.BASE,
             base_other=(_E, "dus.json was made from another source than the one given."),
+            base_record=(_E, "dus.json says other layers or sizes than the plan gives."),
             base_tensor_missing=(_E, "A tensor that the plan makes is not there."),
             base_tensor_extra=(_E, "A tensor is there that the plan does not make."),
             base_tensor_form=(_E, "A tensor has another dtype or shape than its source."),
