@@ -7,6 +7,7 @@ import typer
 import dus_cli
 from dus_cli.cli.inspect import inspect
 from dus_cli.cli.upscale import upscale
+from dus_cli.cli.verify import verify_command
 
 app = typer.Typer(
     name="dus",
@@ -18,6 +19,7 @@ app = typer.Typer(
 )
 app.command()(inspect)
 app.command()(upscale)
+app.command("verify")(verify_command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -85,6 +85,10 @@ class Output:
             sys.stdout.write(piece.replace("##[", "#\\u0023["))
         sys.stdout.write("\n")
 
+    def result_text(self, text: str) -> None:
+        """Prints a finished document on stdout, which has escaped what it holds itself."""
+        sys.stdout.write(text)
+
     def note(self, lines: Iterable[Line]) -> None:
         """Prints lines on stderr, unless quiet."""
         if not self.quiet:

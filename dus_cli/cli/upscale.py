@@ -2,8 +2,8 @@
 
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Final
@@ -11,10 +11,12 @@ from typing import Annotated, Final
 import typer
 
 from dus_cli.cli.output import Line, Output, Styled
+from dus_cli.cli.progress import progress_bars
 from dus_cli.cli.running import exit_codes
 from dus_cli.cli.wording import (
     clipped,
     in_bytes,
+    parse_config_rules,
     parse_size,
     plural,
     staying_behind,
@@ -24,12 +26,14 @@ from dus_cli.cli.wording import (
 from dus_cli.documents import write_documents
 from dus_cli.errors import RequestError
 from dus_cli.format.checkpoint import Checkpoint, open_checkpoint
+from dus_cli.format.folder import CHECKSUMS
 from dus_cli.format.strict_json import Json, dump_compact
 from dus_cli.model.config_rewrite import ABSENT, ConfigChange, ScaledStack
-from dus_cli.model.config_rules import FieldKind
 from dus_cli.plan import Plan, plan_upscale
 from dus_cli.scaling import UpscaleRequest
 from dus_cli.sources.local import find_source
+from dus_cli.verify.result import check_result, faults_of
+from dus_cli.verify.run import Progress
 
 UPSCALE_SCHEMA: Final = "dus-upscale/1"
 
@@ -86,6 +90,13 @@ def upscale(
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an existing target once the new is complete.")
+    ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Compare the result with the source, byte for byte, too."),
+    ] = False,
+    checksums: Annotated[
+        bool, typer.Option("--checksums", help="Add dus-checksums.json, SHA-256 of everything.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the whole plan and write nothing.")
@@ -145,7 +156,7 @@ def upscale(
                 drop=drop,
                 target_layers=target_layers,
                 stack=stack,
-                config_rules=_parse_rules(config_rule or []),
+                config_rules=parse_config_rules(config_rule or []),
                 max_shard_size=parse_size(max_shard_size) if max_shard_size else None,
                 base_model=base_model or found.base_model,
                 revision=found.revision,
@@ -155,7 +166,8 @@ def upscale(
         if dry_run:
             _dry_run(plan, checkpoint, target, output, plan_to, force=force)
         else:
-            _run(plan, checkpoint, target, output, force=force)
+            checks = _Checks(bytes_too=verify, checksums=checksums)
+            _run(plan, checkpoint, target, output, checks, force=force)
 
 
 def _open_folder(path: Path, name: str) -> Checkpoint:
@@ -164,19 +176,6 @@ def _open_folder(path: Path, name: str) -> Checkpoint:
             f"{path}: is one file", hint="Give the folder that holds it and its config.json."
         )
     return open_checkpoint(path, name=name)
-
-
-def _parse_rules(rules: list[str]) -> dict[str, FieldKind]:
-    parsed = {}
-    for rule in rules:
-        name, _, kind = rule.rpartition("=")
-        if not name or kind not in set(FieldKind):
-            raise RequestError(
-                f"--config-rule {rule!r}: not FIELD=RULE",
-                hint=f"RULE is one of {', '.join(FieldKind)}.",
-            )
-        parsed[name] = FieldKind(kind)
-    return parsed
 
 
 def _load(path: Path, source: str | None, out: str | None) -> tuple[Plan, Checkpoint, Path]:
@@ -229,19 +228,54 @@ def _dry_run(
         output.result(["Nothing was written."])
 
 
-def _run(plan: Plan, checkpoint: Checkpoint, target: Path, output: Output, *, force: bool) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Checks:
+    """What is done with the finished result, beyond the structural check."""
+
+    bytes_too: bool
+    checksums: bool
+
+
+def _run(
+    plan: Plan,
+    checkpoint: Checkpoint,
+    target: Path,
+    output: Output,
+    checks: _Checks,
+    *,
+    force: bool,
+) -> None:
     from dus_cli.execute.write import check_places, execute, output_files
 
     check_places(checkpoint.folder, target, force=force)
+    faults = faults_of(checkpoint)
     output.note(_summary(plan, checkpoint, target, output.width))
+    if faults:
+        codes = ", ".join(f"{code} ({count})" for code, count in faults.items())
+        output.note(_note(f"the source has faults that the result has too: {codes}", output.width))
     started = time.monotonic()
     documents = write_documents(plan, checkpoint.card)
     total = sum(file.size for file in output_files(plan, documents))
-    with _progress(output, total) as advance:
-        written = execute(plan, checkpoint.folder, target, documents, force=force, progress=advance)
+    with progress_bars(output) as progress, progress("writing", total) as advance:
+
+        def check(folder: Path) -> Mapping[str, bytes]:
+            result = check_result(
+                folder,
+                plan,
+                checkpoint,
+                inherited=frozenset(faults),
+                bytes_too=checks.bytes_too,
+                progress=progress,
+            )
+            return {CHECKSUMS: _checksums(result, progress)} if checks.checksums else {}
+
+        written = execute(
+            plan, checkpoint.folder, target, documents, force=force, progress=advance, check=check
+        )
     seconds = time.monotonic() - started
     rate = in_bytes(int(written / max(seconds, 1e-9)))
-    output.note([Styled(f"done in {seconds:.1f} s ({rate}/s)", "good")])
+    proved = ", equal to its source byte for byte" if checks.bytes_too else ""
+    output.note([Styled(f"done in {seconds:.1f} s ({rate}/s){proved}", "good")])
     if output.as_json:
         output.result_json(
             {
@@ -249,11 +283,19 @@ def _run(plan: Plan, checkpoint: Checkpoint, target: Path, output: Output, *, fo
                 "dry_run": False,
                 "output": str(target),
                 "seconds": round(seconds, 3),
+                "verified": "bytes" if checks.bytes_too else "structure",
                 "plan": plan.to_json(),
             }
         )
     else:
         output.result_path(target)
+
+
+def _checksums(result: Checkpoint, progress: Progress) -> bytes:
+    from dus_cli.verify.checksums import compute_checksums
+
+    with progress("hashing", result.tensor_bytes) as count:
+        return compute_checksums(result, progress=count).dump()
 
 
 def _summary(plan: Plan, checkpoint: Checkpoint, target: Path, width: int) -> Iterator[Line]:
@@ -274,9 +316,13 @@ def _summary(plan: Plan, checkpoint: Checkpoint, target: Path, width: int) -> It
             "--base-model ORG/NAME gives its Hub id"
         )
     for remark in remarks:
-        first, *more = textwrap.wrap(remark, width - 8, break_on_hyphens=False)
-        yield [Styled("  note: ", "warning"), first]
-        yield from (f"        {line}" for line in more)
+        yield from _note(remark, width)
+
+
+def _note(text: str, width: int) -> Iterator[Line]:
+    first, *more = textwrap.wrap(text, width - 8, break_on_hyphens=False)
+    yield [Styled("  note: ", "warning"), first]
+    yield from (f"        {line}" for line in more)
 
 
 def _picture(scaled: ScaledStack, columns: int) -> Iterator[Line]:
@@ -340,32 +386,3 @@ def _change(change: ConfigChange) -> str:
 
 def _compact(value: Json) -> str:
     return clipped(dump_compact(value).decode(), _MAX_VALUE_COLUMNS)
-
-
-@contextmanager
-def _progress(output: Output, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr for somebody who looks at it; nothing elsewhere."""
-    if not output.shows_progress:
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    with Progress(
-        TextColumn("  writing"),
-        BarColumn(bar_width=None),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
-        task = bar.add_task("writing", total=total)
-        yield lambda count: bar.advance(task, count)

@@ -1,4 +1,4 @@
-"""Numbers and lists as people read and write them."""
+"""Numbers, lists and options as people read and write them."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -6,6 +6,7 @@ from typing import Final
 
 from dus_cli.errors import RequestError
 from dus_cli.format.folder import REWRITTEN, LeftOutFile
+from dus_cli.model.config_rules import FieldKind
 from dus_cli.printable import quoted
 
 
@@ -74,6 +75,20 @@ def rewritten(files: Iterable[LeftOutFile]) -> list[str]:
 def staying_behind(files: Iterable[LeftOutFile]) -> list[str]:
     """Those of the source's files that the result lacks, with the reason."""
     return [f"{file.path} ({file.reason})" for file in files if file.reason != REWRITTEN]
+
+
+def parse_config_rules(rules: Iterable[str]) -> dict[str, FieldKind]:
+    """Field -> kind of what `--config-rule FIELD=RULE` says; raises RequestError for the rest."""
+    parsed = {}
+    for rule in rules:
+        name, _, kind = rule.rpartition("=")
+        if not name or kind not in set(FieldKind):
+            raise RequestError(
+                f"--config-rule {rule!r}: not FIELD=RULE",
+                hint=f"RULE is one of {', '.join(FieldKind)}.",
+            )
+        parsed[name] = FieldKind(kind)
+    return parsed
 
 
 _SIZE: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)

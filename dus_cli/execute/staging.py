@@ -13,7 +13,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Final
 
@@ -48,8 +48,12 @@ class Staging:
             self.payload.mkdir()
             content = json.dumps(self._with_inode(state)).encode("ascii")
             write_durably(self.folder / _STATE, content)
-        for leftover in self.payload.rglob(f"*{_PARTIAL}"):
-            leftover.unlink()
+
+    def keep_only(self, paths: Set[str]) -> None:
+        """Removes every file but the finished ones at `paths`, relative to the payload."""
+        for file in self.payload.rglob("*"):
+            if file.is_file() and file.relative_to(self.payload).as_posix() not in paths:
+                file.unlink()
 
     def has(self, path: str, size: int) -> bool:
         """Whether an earlier run finished the file `path` of `size` bytes."""

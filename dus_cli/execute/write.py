@@ -13,7 +13,7 @@ from typing import Final
 
 from dus_cli.errors import CheckpointError, DusError, OutputError
 from dus_cli.execute.copy import Piece, PieceCopier, Place, cut, merge, share
-from dus_cli.execute.staging import Staging, check_replaceable, open_staging
+from dus_cli.execute.staging import Staging, check_replaceable, open_staging, write_durably
 from dus_cli.plan import CopySpan, Plan
 
 WORKERS: Final = 4
@@ -87,12 +87,15 @@ def execute(
     *,
     force: bool = False,
     progress: Progress = lambda count: None,
+    check: Callable[[Path], Mapping[str, bytes]] = lambda folder: {},
     workers: int = WORKERS,
     direct: bool = True,
 ) -> int:
     """Makes the checkpoint that `plan` describes at `target`; takes up an interrupted run.
 
     Returns how many bytes it wrote; files that an earlier run had finished are not counted.
+    `check` is called with the folder that holds the complete result before it takes the target's
+    place; it raises what speaks against that, and returns files to be added (name -> content).
 
     Raises OutputError when the target may not or cannot be written, CheckpointError when the
     source is not, or ceases to be, the one that was planned for. The target then does not exist,
@@ -104,6 +107,7 @@ def execute(
         try:
             before = _source_state(plan, source)
             staging.resume_or_clear({"files": _digest(files), "source": before})
+            staging.keep_only({file.path for file in files})
             unfinished = [file for file in files if not staging.has(file.path, file.size)]
             to_write = sum(file.size for file in unfinished)
             progress(sum(file.size for file in files) - to_write)
@@ -111,6 +115,8 @@ def execute(
             _Writer(source, staging, progress, direct=direct).run(unfinished, workers)
             if _source_state(plan, source) != before:
                 raise CheckpointError(f"{source}: changed while it was copied; nothing was made")
+            for name, content in check(staging.payload).items():
+                write_durably(staging.payload / name, content)
             staging.commit(replace=force)
             return to_write
         except OSError as error:

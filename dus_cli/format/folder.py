@@ -32,12 +32,16 @@ REWRITTEN: Final = "written anew"
 _NOT_THE_MODEL: Final = "not part of the model"
 UNNAMED_WEIGHTS: Final = "weights that the checkpoint's index does not name"
 
+CHECKSUMS: Final = "dus-checksums.json"
+"""The manifest of SHA-256 sums that `dus upscale --checksums` adds to a result."""
+
 _LEFT_OUT_FILES: Final = (
     ("*.safetensors", UNNAMED_WEIGHTS),
     ("*.safetensors.index.json", REWRITTEN),
     ("config.json", REWRITTEN),
     ("README.md", REWRITTEN),
     ("dus.json", REWRITTEN),
+    (CHECKSUMS, REWRITTEN),
     ("training_args.bin", _TRAINING_STATE),
     ("trainer_state.json", _TRAINING_STATE),
     ("optimizer*.pt", _TRAINING_STATE),

@@ -15,11 +15,15 @@ MAX_DEPTH: Final = 100
 what walks or copies a value later must not run out of stack."""
 
 
-def parse_object(raw: bytes, subject: str, *, non_finite: bool = False) -> dict[str, Json]:
+def parse_object(
+    raw: bytes, subject: str, *, non_finite: bool = False, surrogates: bool = False
+) -> dict[str, Json]:
     """The JSON object in `raw`, with every ambiguity that parsers treat differently refused.
 
     `subject` names the file in errors. `non_finite` takes numbers as Python does: with `NaN` and
     `Infinity`, which it writes and JSON forbids (config files of state-space models hold them).
+    `surrogates` takes halves of surrogate pairs, as which Python represents names of files that
+    are not UTF-8.
 
     Raises FormatError for bytes that are not UTF-8, broken JSON, duplicate keys, lone surrogates,
     numbers of thousands of digits, nesting deeper than `MAX_DEPTH`, and a top-level value that is
@@ -81,12 +85,17 @@ def parse_object(raw: bytes, subject: str, *, non_finite: bool = False) -> dict[
     if _is_deeper_than(MAX_DEPTH, value):
         raise _too_deep(subject)
     # Only an escape can bring in a surrogate, so that files without one pay nothing.
-    if "\\ud" in text or "\\uD" in text:
+    if not surrogates and ("\\ud" in text or "\\uD" in text):
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:
             raise FormatError(f"{subject}: a string holds half a surrogate pair") from None
     return value
+
+
+def same_json(one: Json, other: Json) -> bool:
+    """Whether two values are the same JSON: NaN is itself, and 1 is neither 1.0 nor true."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def dump_pretty(value: Json) -> bytes:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, cast
 
 from dus_cli.errors import CheckpointError, RequestError
-from dus_cli.format.strict_json import Json
+from dus_cli.format.strict_json import Json, same_json
 from dus_cli.model.architecture import (
     CountedStack,
     Section,
@@ -328,7 +328,7 @@ def _differences(
         old, value = before.get(key, ABSENT), after[key]
         if isinstance(old, dict) and isinstance(value, dict) and set(value) >= set(old):
             yield from _differences(old, value, (*path, key))
-        elif old is ABSENT or old != value:
+        elif old is ABSENT or not same_json(old, value):
             yield ".".join((*path, key)), old, value
 
 

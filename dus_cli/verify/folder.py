@@ -24,13 +24,14 @@ _TOKENIZER_SUFFIXES: Final = (".tiktoken", ".spm", ".bpe.model", "piece.model", 
 _GENERATING: Final = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 
 
-def check_folder(checkpoint: Checkpoint, report: Report) -> int:
-    """Reports what is wrong with the files around the tensors; returns how many files there are.
+def check_folder(checkpoint: Checkpoint, report: Report) -> tuple[int, int]:
+    """Reports what is wrong with the files around the tensors.
 
-    A file given alone has no folder that could be checked.
+    Returns how many files there are, and how many bytes were read. A file given alone has no
+    folder that could be checked.
     """
     if checkpoint.stands_alone:
-        return len(checkpoint.shards)
+        return 1, 0
     names = [
         *(shard.name for shard in checkpoint.shards),
         *(file.path for file in checkpoint.carried_files),
@@ -54,7 +55,8 @@ def check_folder(checkpoint: Checkpoint, report: Report) -> int:
         _check_tokenizer(checkpoint, checkpoint.config, documents, report)
         _check_generation(checkpoint, checkpoint.config, report)
         _check_code(checkpoint, checkpoint.config, report)
-    return len(names)
+    sizes = {file.path: file.size for file in checkpoint.carried_files}
+    return len(names), sum(sizes[path] for path in documents)
 
 
 def _check_numbering(checkpoint: Checkpoint, report: Report) -> None:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Final
 
-from dus_cli.errors import FormatError
+from dus_cli.errors import CheckpointError, FormatError
 from dus_cli.findings import Finding, Report, reported
 from dus_cli.format.checkpoint import Checkpoint
 from dus_cli.format.files import read_small
-from dus_cli.format.strict_json import Json, parse_object
+from dus_cli.format.strict_json import Json, parse_object, same_json
 from dus_cli.plan import PLAN_SCHEMA
 from dus_cli.printable import quoted
 
@@ -27,7 +27,8 @@ def read_record(checkpoint: Checkpoint) -> Mapping[str, Json] | None:
     path = checkpoint.folder / RECORD
     if checkpoint.stands_alone or not path.exists():
         return None
-    record = parse_object(read_small(path, RECORD, limit=_MAX_BYTES), RECORD, non_finite=True)
+    raw = read_small(path, RECORD, limit=_MAX_BYTES)
+    record = parse_object(raw, RECORD, non_finite=True, surrogates=True)
     if record.get("schema") != PLAN_SCHEMA:
         raise FormatError(
             f"{RECORD}: its schema is {quoted(record.get('schema'))}, not {PLAN_SCHEMA}",
@@ -36,17 +37,34 @@ def read_record(checkpoint: Checkpoint) -> Mapping[str, Json] | None:
     return record
 
 
-def check_record(checkpoint: Checkpoint, report: Report) -> bool:
-    """Reports where dus.json and the checkpoint differ; returns whether there is one."""
-    record: Mapping[str, Json] | None = None
+def check_record(checkpoint: Checkpoint, report: Report) -> int:
+    """Reports where dus.json and the checkpoint differ; returns the bytes of dus.json, or 0."""
     with reported(report, RECORD, broken="record-json"):
         record = read_record(checkpoint)
         if record is None:
-            return False
+            return 0
         _check_shards(checkpoint, _objects(record, "shards", "name"), report)
         _check_config(checkpoint, _objects(record, "config_changes", "field"), report)
         _check_files(checkpoint, _objects(record, "carried_files", "path"), report)
-    return True
+    return (checkpoint.folder / RECORD).stat().st_size
+
+
+def recorded_sources(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    """Stack prefix -> source layer of each of its layers, by dus.json; empty where none says.
+
+    A record that cannot be read is `check_record`'s business, and says nothing here.
+    """
+    sources: dict[str, tuple[int, ...]] = {}
+    try:
+        record = read_record(checkpoint)
+        stacks = _objects(record, "stacks", "prefix") if record is not None else {}
+    except CheckpointError:
+        return {}
+    for prefix, stack in stacks.items():
+        layer_map = stack.get("layer_map")
+        if isinstance(layer_map, list) and all(type(layer) is int for layer in layer_map):
+            sources[prefix] = tuple(layer_map)
+    return sources
 
 
 def _objects(record: Mapping[str, Json], key: str, name: str) -> dict[str, Mapping[str, Json]]:
@@ -98,7 +116,7 @@ def _check_config(
         return
     for field, entry in recorded.items():
         actual = _at(checkpoint.config, field)
-        if actual != entry.get("after"):
+        if not same_json(actual, entry.get("after")):
             _report(
                 report,
                 "record-config",

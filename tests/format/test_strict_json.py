@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dus_cli.errors import FormatError
-from dus_cli.format.strict_json import MAX_DEPTH, dump_compact, dump_pretty, parse_object
+from dus_cli.format.strict_json import (
+    MAX_DEPTH,
+    dump_compact,
+    dump_pretty,
+    parse_object,
+    same_json,
+)
 
 
 def nested(depth: int) -> bytes:
@@ -140,3 +146,27 @@ def test_any_bytes_are_an_object_or_a_format_error(raw: bytes) -> None:
 
 def test_pretty_json_is_ascii_with_a_final_newline() -> None:
     assert dump_pretty({"é": [1]}) == b'{\n  "\\u00e9": [\n    1\n  ]\n}\n'
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"a": 1, "b": [None]}, {"b": [None], "a": 1}, True),
+        (float("nan"), float("nan"), True),
+        ([float("inf")], [float("-inf")], False),
+        (1, 1.0, False),
+        (1, True, False),
+        (0, False, False),
+        ("1", 1, False),
+        ([1, 2], [2, 1], False),
+    ],
+)
+def test_values_are_the_same_when_their_json_is(one: object, other: object, same: bool) -> None:
+    assert same_json(one, other) is same
+
+
+def test_half_a_surrogate_pair_is_taken_where_file_names_may_hold_one() -> None:
+    raw = dump_pretty({"a": "\udcff"})
+    with pytest.raises(FormatError, match="half a surrogate pair"):
+        parse_object(raw, "x")
+    assert parse_object(raw, "x", surrogates=True) == {"a": "\udcff"}

@@ -286,6 +286,13 @@ def test_layers_unlike_the_others_must_stay_where_the_model_expects_them(
             rewritten(config_of(6), names, drop)
 
 
+def test_a_field_that_is_not_a_number_is_no_change() -> None:
+    config = config_of(4, time_step_max=float("nan"))
+    new = rewritten(config, layer_names("model.layers", 4), 1)
+    assert [change.field for change in new.changes] == ["num_hidden_layers"]
+
+
+
 @pytest.mark.parametrize(
     ("fields", "rules"),
     [
