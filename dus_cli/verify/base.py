@@ -130,7 +130,7 @@ def _check_source(record: Mapping[str, Json], base: Checkpoint, report: Report) 
         ],
     }
     for key, value in given.items():
-        for field, expected, found in _differences(value, record["source"].get(key), key):
+        for field, expected, found in _differences(value, record["source"].get(key, _ABSENT), key):
             report(
                 Finding(
                     code="base-other",
@@ -240,10 +240,8 @@ def _compare_tensors(
             report(finding)
         faulty = [name for name in faulty if layers[name] not in diagnosis.explained]
         comparison.bytes_read += diagnosis.bytes_read
-    for name in faulty:
-        finding = fault(name)
-        if finding is not None:
-            report(finding)
+    for rest in filter(None, map(fault, faulty)):
+        report(rest)
     return comparison
 
 
