@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -190,6 +191,10 @@ def test_the_schema_of_sarif_finds_a_fault(key: str) -> None:
         ),
         (WHOLE, "::error title=config-missing::there is no config.json"),
         (
+            Finding(code="config-json", message="It ends.", hint="Mend it."),
+            "::error title=config-json::It ends. Mend it.",
+        ),
+        (
             Finding(code="file-json", file="a,b:c%2C\n.json", message="100% a\r\n::error::b"),
             r"::error file=m/a%2Cb%3Ac%252C\n.json,title=file-json::100%25 a\r\n:\x3aerror:\x3ab",
         ),
@@ -230,6 +235,16 @@ def levels_of_summary(verification: Verification) -> list[str]:
 def test_the_gravest_come_first_and_strict_knows_no_warnings(levels: Any, note: str) -> None:
     assert levels(outcome(*ALL)) == ["error", "error", "warning", note]
     assert levels(strict(outcome(*ALL))) == ["error", "error", "error", note]
+
+
+def test_a_warning_under_strict_keeps_its_place_among_the_errors() -> None:
+    results = runs(sarif_log(strict(outcome(*ALL)), CONTEXT))["results"]
+    assert [result["ruleId"] for result in results] == [
+        "index-total-size",
+        "tensor-size",
+        "config-missing",
+        "head-tied",
+    ]
 
 
 def test_every_check_made_is_a_test_case() -> None:
@@ -369,6 +384,11 @@ def fingerprints(*findings: Finding) -> list[str]:
     return [result["partialFingerprints"]["primaryLocationLineHash"] for result in results]
 
 
+def fingerprint(finding: Finding) -> str:
+    (found,) = fingerprints(finding)
+    return found
+
+
 def test_a_fingerprint_tells_findings_apart_and_outlives_other_numbers_in_the_message() -> None:
     others = [
         dataclasses.replace(ERROR, code="tensor-dtype"),
@@ -377,10 +397,13 @@ def test_a_fingerprint_tells_findings_apart_and_outlives_other_numbers_in_the_me
         dataclasses.replace(ERROR, tensor="other"),
         dataclasses.replace(ERROR, field="other"),
         ERROR,
-        ERROR,
     ]
-    assert len(set(fingerprints(*others))) == len(others)
-    assert fingerprints(ERROR) == fingerprints(dataclasses.replace(ERROR, message="6 bytes"))
+    assert len({*map(fingerprint, others)}) == len(others)
+    assert fingerprint(ERROR) == fingerprint(dataclasses.replace(ERROR, message="6 bytes"))
+
+
+def test_findings_of_the_same_subject_have_fingerprints_of_their_own() -> None:
+    assert len(set(fingerprints(ERROR, ERROR, ERROR))) == 3
 
 
 @pytest.mark.parametrize(
@@ -448,9 +471,12 @@ def test_a_name_of_megabytes_is_cut(name: str) -> None:
     long = "\x1b" * 10**7
     finding = Finding(code="file-json", file=long, tensor=long, message=long, hint=long)
     empty = FORMATS[name](outcome(), CONTEXT)
-    assert len(FORMATS[name](outcome(finding, name=long), CONTEXT)) < len(empty) + (
-        12 * MAX_CHARACTERS
-    )
+    tracemalloc.start()
+    text = FORMATS[name](outcome(finding, name=long), CONTEXT)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(text) < len(empty) + 12 * MAX_CHARACTERS
+    assert peak < len(long) / 2
 
 
 PIECES: Final = st.one_of(
@@ -510,6 +536,9 @@ def test_no_name_gets_out_of_a_report(name: str, folder: str, found: list[Findin
     for text in texts.values():
         assert text.replace("\n", "").isprintable()
         assert text.endswith("\n")
+    # What a program reads is the same in every locale.
+    assert texts["junit"].isascii()
+    assert texts["sarif"].isascii()
     commands = {key: [*map(command, text.split("\n"))] for key, text in texts.items()}
 
     *annotations, rest, end = commands.pop("github")

@@ -133,8 +133,9 @@ def _fingerprints(findings: Iterable[Finding]) -> Iterator[str]:
     """
     seen: Counter[str] = Counter()
     for finding in findings:
-        subject = json.dumps([finding.code, finding.file, finding.tensor, finding.field])
-        digest = sha256(subject.encode("ascii")).hexdigest()[:16]
+        subject = (finding.code, finding.file, finding.tensor, finding.field)
+        parts = [None if part is None else clipped(part) for part in subject]
+        digest = sha256(json.dumps(parts).encode("ascii")).hexdigest()[:16]
         seen[digest] += 1
         yield f"{digest}:{seen[digest]}"
 
