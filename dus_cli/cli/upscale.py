@@ -295,7 +295,7 @@ def _checksums(result: Checkpoint, progress: Progress) -> bytes:
     from dus_cli.verify.checksums import compute_checksums
 
     with progress("hashing", result.tensor_bytes) as count:
-        return compute_checksums(result, progress=count).dump()
+        return compute_checksums(result, progress=count).to_bytes()
 
 
 def _summary(plan: Plan, checkpoint: Checkpoint, target: Path, width: int) -> Iterator[Line]:

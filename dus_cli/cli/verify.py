@@ -189,7 +189,7 @@ def _print(outcome: Verification, form: Format, path: str, output: Output) -> No
 
 def _write_checksums(folder: Path, manifest: Path, outcome: Verification, output: Output) -> None:
     from dus_cli.execute.staging import write_durably
-    from dus_cli.verify.checksums import compute_checksums
+    from dus_cli.verify.checksums import compute_checksums, own_path
 
     if not outcome.valid:
         raise OutputError(
@@ -198,7 +198,8 @@ def _write_checksums(folder: Path, manifest: Path, outcome: Verification, output
         )
     checkpoint = open_checkpoint(folder)
     with progress_bars(output) as progress, progress("hashing", checkpoint.tensor_bytes) as count:
-        content = compute_checksums(checkpoint, progress=count).dump()
+        itself = own_path(checkpoint, manifest)
+        content = compute_checksums(checkpoint, progress=count, exclude=itself).to_bytes()
     try:
         write_durably(manifest, content)
     except OSError as error:

@@ -314,7 +314,7 @@ def _check_tensors_agree(
                         hint="Loaders differ in which one they take; make the checkpoint anew.",
                     )
                 )
-            holder[name] = shard.name
+            holder.setdefault(name, shard.name)
     if index is None:
         return
     subject = f"{stem}{INDEX_SUFFIX}"

@@ -105,9 +105,9 @@ def parse_header(raw: bytes, file_size: int, subject: str, report: Report = acce
     # The format wants the brace first; the library takes blanks before it as well.
     if not raw.lstrip().startswith(b"{"):
         raise FormatError(f"{subject}: the header does not begin with '{{'", hint=_DOWNLOAD_AGAIN)
+    entries = parse_object(raw, f"{subject}: header")
     if not raw.startswith(b"{") or not raw.rstrip(b" ").endswith(b"}"):
         _unusual(report, subject, "the header is padded with something else than blanks at its end")
-    entries = parse_object(raw, f"{subject}: header")
     metadata = _parse_metadata(entries.pop(_METADATA_KEY, {}), subject, report)
     tensors: dict[str, TensorInfo] = {}
     ranges: list[_Range] = []

@@ -116,7 +116,8 @@ def prove(
 def _compare_checksums(
     checkpoint: Checkpoint, manifest: Path, report: Report, progress: Progress
 ) -> int:
-    from dus_cli.verify.checksums import compare_checksums, load_checksums
+    from dus_cli.verify.checksums import compare_checksums, load_checksums, own_path
 
+    checksums, itself = load_checksums(manifest), own_path(checkpoint, manifest)
     with progress("hashing", sum(shard.size for shard in checkpoint.shards)) as count:
-        return compare_checksums(checkpoint, load_checksums(manifest), report, progress=count)
+        return compare_checksums(checkpoint, checksums, report, progress=count, exclude=itself)
