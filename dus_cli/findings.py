@@ -154,7 +154,7 @@ CHECKS: Final = MappingProxyType(
             checksum_missing=(_E, "A file or tensor that the checksums list is not there."),
             checksum_file=(_E, "A file's SHA-256 is not the one listed."),
             checksum_tensor=(_E, "A tensor's SHA-256 is not the one listed."),
-            checksum_unlisted=(_W, "A file is there that the checksums do not list."),
+            checksum_unlisted=(_W, "A file or tensor is there that the checksums do not list."),
         ),
     }
 )
