@@ -24,7 +24,10 @@ def markdown_code(text: str) -> str:
 
 def quoted(value: object) -> str:
     """`repr(value)`, its middle left out where it is long: a name in a file may be megabytes."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} that is nested too deeply"
     if len(text) <= _QUOTED_CHARACTERS:
         return text
     half = _QUOTED_CHARACTERS // 2

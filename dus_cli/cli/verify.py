@@ -14,12 +14,12 @@ from dus_cli.cli.output import Line, Output, Styled
 from dus_cli.cli.progress import progress_bars
 from dus_cli.cli.running import exit_codes
 from dus_cli.cli.wording import in_bytes, parse_config_rules, plural
-from dus_cli.errors import OutputError, RequestError
+from dus_cli.errors import CheckpointError, OutputError, RequestError
 from dus_cli.findings import CHECKS, Finding, Group, Severity
 from dus_cli.format.checkpoint import Checkpoint, open_checkpoint
 from dus_cli.scaling import UpscaleRequest
 from dus_cli.sources.local import find_source
-from dus_cli.verify.run import VerifyRequest, verify
+from dus_cli.verify.run import VerifyRequest, unreadable, verify
 from dus_cli.verify.verification import Verification
 
 FINDINGS_EXIT_CODE = 1
@@ -49,6 +49,9 @@ class Format(StrEnum):
     JUNIT = "junit"
     SARIF = "sarif"
     QUIET = "quiet"
+
+
+_FOR_CI = (Format.GITHUB, Format.JUNIT, Format.SARIF)
 
 
 def verify_command(
@@ -126,9 +129,15 @@ def verify_command(
             ignored=ignored,
             strict=strict,
         )
-        with progress_bars(output) as progress:
-            outcome = verify(source.path, request, name=source.name, progress=progress)
-        _print(outcome, form, path, output)
+        try:
+            with progress_bars(output) as progress:
+                outcome = verify(source.path, request, name=source.name, progress=progress)
+        except CheckpointError as error:
+            if form in _FOR_CI:
+                # Whoever uploads the report finds one, and it does not say that all is well.
+                _print(unreadable(source.name, error), form, source.path, output)
+            raise
+        _print(outcome, form, source.path, output)
         if write_checksums is not None:
             _write_checksums(source.path, Path(write_checksums), outcome, output)
     if not outcome.valid:
@@ -170,7 +179,7 @@ def _upscale_request(
     )
 
 
-def _print(outcome: Verification, form: Format, path: str, output: Output) -> None:
+def _print(outcome: Verification, form: Format, path: Path, output: Output) -> None:
     if form is Format.HUMAN:
         output.result(_report(outcome, output.width))
     elif form is Format.JSON:
@@ -178,8 +187,12 @@ def _print(outcome: Verification, form: Format, path: str, output: Output) -> No
     elif form is not Format.QUIET:
         from dus_cli.verify.reports import FORMATS, RunContext, github_summary
 
-        folder = Path(os.path.relpath(path)).as_posix()
-        context = RunContext(folder=folder, ended=datetime.now(UTC))
+        folder = path if path.is_dir() else path.parent
+        # A CI system shows findings at files as its repository has them.
+        root = os.environ.get("GITHUB_WORKSPACE") or os.curdir
+        context = RunContext(
+            folder=Path(os.path.relpath(folder, root)).as_posix(), ended=datetime.now(UTC)
+        )
         output.result_text(FORMATS[form.value](outcome, context))
         summary = os.environ.get("GITHUB_STEP_SUMMARY")
         if form is Format.GITHUB and summary:

@@ -27,13 +27,15 @@ def parse_index(raw: bytes, subject: str, report: Report = accept) -> ShardIndex
 
     Raises FormatError where there is no weight map at all, and what `report` raises.
     """
-    value = parse_object(raw, subject)
+    value = parse_object(raw, subject, flat=True)
     stated = value.get("weight_map")
     if not isinstance(stated, dict):
         raise FormatError(f"{subject}: has no weight_map")
     weight_map: dict[str, str] = {}
+    seen: set[str] = set()  # a shard's name comes thousands of times
     for name, shard in stated.items():
-        if isinstance(shard, str) and is_plain_file_name(shard):
+        if isinstance(shard, str) and (shard in seen or is_plain_file_name(shard)):
+            seen.add(shard)
             weight_map[name] = shard
             continue
         what = (
@@ -49,7 +51,8 @@ def parse_index(raw: bytes, subject: str, report: Report = accept) -> ShardIndex
     if not isinstance(metadata, dict):
         report(Finding(code="index-json", file=subject, message="metadata is not an object"))
         metadata = {}
-    return ShardIndex(weight_map=weight_map, metadata=metadata)
+    plain = {key: noted for key, noted in metadata.items() if not isinstance(noted, dict | list)}
+    return ShardIndex(weight_map=weight_map, metadata=plain)
 
 
 def serialize_index(index: ShardIndex) -> bytes:

@@ -16,14 +16,20 @@ what walks or copies a value later must not run out of stack."""
 
 
 def parse_object(
-    raw: bytes, subject: str, *, non_finite: bool = False, surrogates: bool = False
+    raw: bytes,
+    subject: str,
+    *,
+    non_finite: bool = False,
+    surrogates: bool = False,
+    flat: bool = False,
 ) -> dict[str, Json]:
     """The JSON object in `raw`, with every ambiguity that parsers treat differently refused.
 
     `subject` names the file in errors. `non_finite` takes numbers as Python does: with `NaN` and
     `Infinity`, which it writes and JSON forbids (config files of state-space models hold them).
     `surrogates` takes halves of surrogate pairs, as which Python represents names of files that
-    are not UTF-8.
+    are not UTF-8. `flat` leaves nesting to the caller (`check_depth`), who looks at every value
+    anyway, so that a large file is not walked for it.
 
     Raises FormatError for bytes that are not UTF-8, broken JSON, duplicate keys, lone surrogates,
     numbers of thousands of digits, nesting deeper than `MAX_DEPTH`, and a top-level value that is
@@ -82,8 +88,8 @@ def parse_object(
         raise _too_deep(subject) from None
     if not isinstance(value, dict):
         raise FormatError(f"{subject}: holds a {type(value).__name__}, not a JSON object")
-    if _is_deeper_than(MAX_DEPTH, value):
-        raise _too_deep(subject)
+    if not flat:
+        check_depth(value, subject)
     # Only an escape can bring in a surrogate, so that files without one pay nothing.
     if not surrogates and ("\\ud" in text or "\\uD" in text):
         try:
@@ -91,6 +97,12 @@ def parse_object(
         except UnicodeEncodeError:
             raise FormatError(f"{subject}: a string holds half a surrogate pair") from None
     return value
+
+
+def check_depth(value: Json, subject: str) -> None:
+    """Raises FormatError where objects and lists lie inside each other beyond `MAX_DEPTH`."""
+    if _is_deeper_than(MAX_DEPTH, value):
+        raise _too_deep(subject)
 
 
 def same_json(one: Json, other: Json) -> bool:
@@ -109,7 +121,7 @@ def dump_compact(value: Json) -> bytes:
 
 
 def _is_deeper_than(limit: int, value: Json) -> bool:
-    level = [value]
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(limit):
         level = [
             child

@@ -15,6 +15,8 @@ from typing import Final
 _LAYER_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,5}")
 """ASCII digits without leading zeros: what a framework prints for an int. `layers.01` is none."""
 
+_NUMBERED_PART: Final = re.compile(rf"(?:^|(?<=\.))({_LAYER_NUMBER.pattern})\.")
+"""A part of a name that is a number, and the dot behind it."""
 
 _MAX_MISSING: Final = 16
 """How many missing layers are worth naming; a hostile file may lack a million."""
@@ -80,8 +82,7 @@ def find_stacks(tensor_names: Iterable[str]) -> tuple[LayerStack, ...]:
     Groups with missing numbers are returned too, so that a checkpoint with a lost layer can be
     told from one without layers.
     """
-    names = [(name, tuple(name.split("."))) for name in tensor_names]
-    stacks = _find_from(names, 0)
+    stacks = _find_from(list(tensor_names), 0)
     return tuple(
         sorted(
             stacks,
@@ -90,29 +91,21 @@ def find_stacks(tensor_names: Iterable[str]) -> tuple[LayerStack, ...]:
     )
 
 
-_Named = tuple[str, tuple[str, ...]]
-
-
-def _find_from(names: Sequence[_Named], start: int) -> list[LayerStack]:
-    """Stacks among `names`, whose parts before `start` are settled."""
-    groups: dict[str, dict[int, list[_Named]]] = {}
-    depth: dict[str, int] = {}
-    for named in names:
-        parts = named[1]
-        # The last part is never a layer number: the layer needs a parameter behind it.
-        for position in range(start, len(parts) - 1):
-            if parts[position].isascii() and _LAYER_NUMBER.fullmatch(parts[position]):
-                prefix = ".".join(parts[:position])
-                groups.setdefault(prefix, {}).setdefault(int(parts[position]), []).append(named)
-                depth[prefix] = position
-                break
+def _find_from(names: Sequence[str], start: int) -> list[LayerStack]:
+    """Stacks among `names`, whose first `start` characters are settled."""
+    groups: dict[str, dict[int, list[tuple[str, int]]]] = {}
+    for name in names:
+        # What follows the number is the parameter's name; without one it is no layer's number.
+        match = _NUMBERED_PART.search(name, start)
+        if match is not None:
+            layers = groups.setdefault(name[: max(match.start() - 1, 0)], {})
+            layers.setdefault(int(match[1]), []).append((name, match.end()))
     stacks: list[LayerStack] = []
     for prefix, layers in groups.items():
-        position = depth[prefix]
-        if len(layers) == 1 and position < _MAX_PREFIX_PARTS:
+        if len(layers) == 1 and prefix.count(".") < _MAX_PREFIX_PARTS:
             # A lone number (`towers.0.layers.5`) is part of a prefix if a stack lies behind it.
             (only,) = layers.values()
-            inner = _find_from(only, position + 1)
+            inner = _find_from([name for name, _ in only], only[0][1])
             if any(stack.layer_count > 1 for stack in inner):
                 stacks += inner
                 continue
@@ -122,7 +115,7 @@ def _find_from(names: Sequence[_Named], start: int) -> list[LayerStack]:
                 prefix=prefix,
                 numbers=numbers,
                 parameters=tuple(
-                    tuple(sorted(".".join(parts[position + 1 :]) for _, parts in layers[number]))
+                    tuple(sorted([name[end:] for name, end in layers[number]]))
                     for number in numbers
                 ),
             )

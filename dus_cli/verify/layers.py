@@ -68,6 +68,8 @@ def _check_names(
     quantised: bool,
 ) -> None:
     stack = counted.stack
+    if all(stack.parameters[layer] == stack.parameters[layers[0]] for layer in layers):
+        return
     # Formats store one quantised weight as several tensors, and may leave a layer as it was.
     names = {
         layer: frozenset(map(module_of, stack.parameters[layer]))
@@ -128,11 +130,16 @@ def _check_forms(
 ) -> None:
     """Tensors of one name have one shape and one dtype in all peers."""
     stack = counted.stack
+    alike = {
+        tuple((parameter, info.dtype, info.shape) for _, parameter, info in tensors)
+        for layer in layers
+        for tensors in (_tensors(counted, [layer], infos),)
+    }
+    if len(alike) == 1:
+        return
     forms: dict[str, Counter[tuple[str, tuple[int, ...]]]] = {}
     for _, parameter, info in _tensors(counted, layers, infos):
         forms.setdefault(parameter, Counter())[info.dtype, info.shape] += 1
-    if all(len(kinds) == 1 for kinds in forms.values()):
-        return
     usual = {name: kinds.most_common(1)[0][0] for name, kinds in forms.items()}
     for layer, parameter, info in _tensors(counted, layers, infos):
         name = stack.tensor_name(stack.numbers[layer], parameter)

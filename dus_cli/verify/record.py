@@ -92,18 +92,20 @@ def _check_shards(
                     report, "record-shard", "shards", f"lists {quoted(name)}, which is no shard"
                 )
             continue
-        for what, stated, actual in (
-            ("size", entry.get("size"), shard.size),
-            ("header_bytes", entry.get("header_bytes"), shard.header.data_start),
-            ("tensors", entry.get("tensors"), len(shard.header.tensors)),
-        ):
-            if stated != actual and not shard.header.broken:
-                _report(
-                    report,
-                    "record-shard",
-                    f"shards.{what}",
-                    f"says {what} {quoted(stated)} of {quoted(name)}, but it has {actual}",
-                )
+        if shard.header.broken:
+            continue
+        different = [
+            f"{what} {actual} (recorded: {quoted(entry.get(what))})"
+            for what, actual in (
+                ("size", shard.size),
+                ("header_bytes", shard.header.data_start),
+                ("tensors", len(shard.header.tensors)),
+            )
+            if entry.get(what) != actual
+        ]
+        if different:
+            fact = f"the shard {quoted(name)} has {', '.join(different)}"
+            _report(report, "record-shard", "shards", fact)
     for name in present:
         if name not in recorded:
             _report(report, "record-shard", "shards", f"does not list the shard {quoted(name)}")

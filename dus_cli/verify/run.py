@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from dus_cli.errors import CheckpointError
 from dus_cli.findings import Collector, Finding, Group, Report
 from dus_cli.format.checkpoint import Checkpoint
 from dus_cli.plan import Plan
@@ -86,7 +87,24 @@ def verify(
         bytes_read=bytes_read,
         shared_bytes=shared_bytes,
         seconds=time.monotonic() - started,
+        ignored=request.ignored,
         strict=request.strict,
+    )
+
+
+def unreadable(name: str, error: CheckpointError) -> Verification:
+    """The outcome for a checkpoint that could not be read at all."""
+    finding = Finding(code="file-unreadable", message=error.message, hint=error.hint)
+    return Verification(
+        name=name,
+        groups=(Group.FILES,),
+        findings=(finding,),
+        counts={finding.code: 1},
+        shards=0,
+        tensors=0,
+        files=0,
+        bytes_read=0,
+        seconds=0.0,
     )
 
 

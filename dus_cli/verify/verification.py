@@ -19,6 +19,7 @@ class Verification:
     how often each code was found; of a code that was found very often, `findings` has the first
     ones. `bytes_read` counts what was read of the checkpoint and of what it was compared with,
     `shared_bytes` what was proved equal without reading, because both files hold the same blocks.
+    `ignored` are codes that were left out.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Verification:
     bytes_read: int
     seconds: float
     shared_bytes: int = 0
+    ignored: frozenset[str] = frozenset()
     strict: bool = False
 
     def severity_of(self, code: str) -> Severity:
@@ -51,7 +53,11 @@ class Verification:
 
     def checks_made(self) -> Iterable[str]:
         """Codes of all checks that were made, in the order of the table."""
-        return (code for code, check in CHECKS.items() if check.group in self.groups)
+        return (
+            code
+            for code, check in CHECKS.items()
+            if check.group in self.groups and code not in self.ignored
+        )
 
     def to_json(self) -> dict[str, Json]:
         """The outcome as JSON values (docs/verify.md)."""
@@ -61,6 +67,7 @@ class Verification:
             "name": self.name,
             "valid": self.valid,
             "strict": self.strict,
+            "ignored": sorted(self.ignored),
             "checked": {
                 "groups": [group.value for group in self.groups],
                 "shards": self.shards,

@@ -126,13 +126,15 @@ def shard_of(folder: Path, tensor: str) -> Path:
 
 
 def edit_tensor(folder: Path, tensor: str, change: Callable[[Array], None]) -> None:
-    """Changes a float16 tensor's values in place."""
+    """Changes a float16 tensor's values in place; no other byte of the file changes."""
     path = shard_of(folder, tensor)
     header, data = read_header(path)
     begin, end = header[tensor]["data_offsets"]
     values = np.frombuffer(data[begin:end], np.float16).copy()
     change(values)
-    write_shard(path, header, data[:begin] + values.tobytes() + data[end:])
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size - len(data) + begin)
+        file.write(values.tobytes())
 
 
 def drop_tensors(folder: Path, *tensors: str, from_index: bool = True) -> None:
