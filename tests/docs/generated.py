@@ -5,7 +5,10 @@ They stand in the pages between `<!-- generated: NAME -->` and `<!-- end of NAME
 
 import inspect
 import re
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -14,6 +17,7 @@ import typer.main
 from dus_cli import errors
 from dus_cli.cli.app import app
 from dus_cli.errors import INTERRUPTED_EXIT_CODE, DusError
+from dus_cli.findings import CHECKS, Finding, Group
 from dus_cli.format import folder
 from dus_cli.format.dtypes import BITS_PER_ELEMENT
 from dus_cli.model import architecture
@@ -25,7 +29,10 @@ from dus_cli.model.config_rules import (
     FieldKind,
 )
 from dus_cli.model.position_rules import POSITION_RULES
+from dus_cli.printable import printable
+from dus_cli.verify.run import verify
 from tests.test_layering import FLOORS
+from tests.verify.faults import FAULTS, verify_request, write_faulty, write_pair
 
 _PART: Final = re.compile(
     r"(?P<begin><!-- generated: (?P<name>[a-z-]+) -->\n)"
@@ -190,7 +197,8 @@ def plain_types() -> str:
 _CODE_MEANINGS: Final = MappingProxyType(
     {
         0: "Done.",
-        1: "A bug in `dus`: an error that nobody foresaw, with a traceback. Please report it.",
+        1: "`dus verify` found an error. From any other command, a bug in `dus` that nobody "
+        "foresaw, with a traceback: please report it.",
         2: "Wrong usage, or a request that is impossible for this checkpoint.",
         3: "The source cannot be read, or it contradicts itself.",
         4: "The result could not be written. The target is as it was before.",
@@ -245,6 +253,55 @@ def dtypes() -> str:
     )
 
 
+_GROUP_TITLES: Final = MappingProxyType(
+    {
+        Group.FILES: "Files",
+        Group.HEADERS: "Headers",
+        Group.INDEX: "Index and shards",
+        Group.CONFIG: "config.json",
+        Group.LAYERS: "Layers",
+        Group.RECORD: "dus.json",
+        Group.WEIGHTS: "Weights (`--deep`)",
+        Group.BASE: "Provenance (`--base`)",
+        Group.CHECKSUMS: "Checksums (`--checksums`)",
+    }
+)
+
+
+def findings() -> str:
+    """Every code with its severity, its meaning, and what is said of a checkpoint that has it."""
+    examples = _example_findings()
+    lines: list[str] = []
+    for group in Group:
+        lines += [f"## {_GROUP_TITLES[group]}", ""]
+        for code, check in CHECKS.items():
+            if check.group is group:
+                name, finding = examples[code]
+                lines += [f"### {code}", "", f"{check.severity.capitalize()}. {check.meaning}", ""]
+                lines += [f"Example: {name}.", "", "```text", finding.text]
+                lines += [finding.hint] if finding.hint else []
+                lines += ["```", ""]
+    return "\n".join(lines).rstrip()
+
+
+def _example_findings() -> dict[str, tuple[str, Finding]]:
+    """Code -> the first fault that has it, and the finding that `dus verify` makes of it."""
+    examples: dict[str, tuple[str, Finding]] = {}
+    with tempfile.TemporaryDirectory() as place:
+        sound = Path(place).resolve() / "sound"
+        write_pair(sound)
+        for number, fault in enumerate(FAULTS):
+            if fault.code in examples:
+                continue
+            case = Path(place).resolve() / str(number)
+            model = write_faulty(sound, case, fault)
+            outcome = verify(model, verify_request(fault, case))
+            finding = next(found for found in outcome.findings if found.code == fault.code)
+            message = printable(finding.message.replace(str(case), "..."))
+            examples[fault.code] = (fault.name, replace(finding, message=message))
+    return examples
+
+
 PARTS: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
     {
         "commands": commands,
@@ -252,6 +309,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "dtypes": dtypes,
         "exit-codes": exit_codes,
         "fields": fields,
+        "findings": findings,
         "floors": floors,
         "left-out": left_out,
         "plain-types": plain_types,

@@ -34,6 +34,7 @@ _END: Final = "\x1e"
 _VOLATILE: Final = (
     (re.compile(r"done in [0-9.]+ s \([0-9.]+ [kMGT]?B/s\)"), "done in ... s (.../s)"),
     (re.compile(r"[0-9.]+ [kMGT]?B free"), "... free"),
+    (re.compile(r"^(  read .*) in [0-9.]+ s$"), r"\1 in ... s"),
     (re.compile(r'"(seconds|bytes_free|mtime_ns)": [0-9.]+'), r'"\1": ...'),
 )
 """What differs from run to run; the update script writes wildcards in its place."""

@@ -6,8 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+import typer.main
+import yaml
+from typer.testing import CliRunner
 
-from tests.docs.pages import Block, blocks, examples, matches, page_id, pages
+from dus_cli.cli.app import app
+from tests.docs.pages import ROOT, Block, blocks, examples, matches, page_id, pages
 from tests.docs.sandbox import MODEL_NAME, SKIPPED, make_sandbox, model_folder, run
 
 EXECUTED = ("console", "pycon")
@@ -97,6 +101,28 @@ def test_commands_stand_in_blocks_that_are_executed(page: Path) -> None:
             assert not any(line.startswith("$ ") for line in block.lines), f"line {block.start}"
 
 
+def test_the_steps_for_ci_systems_pass_on_a_sound_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    commands = [[*hook["entry"].split(), *hook["args"]]]
+    for block in blocks_of(ROOT / "docs" / "verify.md"):
+        if block.language != "yaml":
+            continue
+        value = yaml.safe_load("\n".join(block.lines))
+        if isinstance(value, list):
+            commands += [step["run"].split() for step in value if "run" in step]
+        else:
+            (used,) = value["repos"][0]["hooks"]
+            assert used["id"] == hook["id"]
+            commands.append([*hook["entry"].split(), *used["args"]])
+    monkeypatch.chdir(make_sandbox(tmp_path) / "tiny-mistral")
+    ours = [words for words in commands if words[0] == "dus"]
+    assert len(ours) == 3
+    for _, *words in ours:
+        assert CliRunner().invoke(app, words).exit_code == 0, words
+
+
 def test_every_skipped_command_is_in_the_documentation() -> None:
     shown = {
         example.command
@@ -125,10 +151,6 @@ def test_dots_are_the_only_wildcard(expected: list[str], actual: list[str], resu
 
 
 def test_options_named_in_prose_exist() -> None:
-    import typer.main
-
-    from dus_cli.cli.app import app
-
     group = typer.main.get_command(app)
     known = {"--help", "--version"} | {
         option

@@ -20,6 +20,10 @@ FREE_KEYS = {
     "shards[].metadata": "<key>",
     "request.config_rules": "<field>",
     "files": "<file>",
+    "counts": "<code>",
+    "sizes": "<file>",
+    "tensors": "<file>",
+    "tensors.<file>": "<tensor>",
 }
 """Objects whose keys are data, with what the pages call these."""
 
@@ -93,6 +97,21 @@ def test_upscale_fields_are_documented() -> None:
         output_of("upscale tiny-mistral --drop 2 --json"),
     ]
     check("commands.md", "dus-upscale/1", values, opaque="plan")
+
+
+@pytest.mark.usefixtures("sandbox")
+def test_verify_fields_are_documented() -> None:
+    values = [
+        output_of("verify damaged --json"),
+        output_of("verify tiny-unknown --json --ignore file-link"),
+    ]
+    check("commands.md", "dus-verify/1", values)
+
+
+def test_checksum_fields_are_documented(sandbox: Path) -> None:
+    CliRunner().invoke(app, "verify tiny-mistral -q --write-checksums sums.json".split())
+    written = json.loads((sandbox / "sums.json").read_bytes())
+    check("commands.md", "dus-checksums/1", [written])
 
 
 @pytest.mark.usefixtures("sandbox")

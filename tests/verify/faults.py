@@ -22,6 +22,7 @@ from dus_cli.format.checkpoint import open_checkpoint
 from dus_cli.plan import plan_upscale
 from dus_cli.scaling import UpscaleRequest
 from dus_cli.verify.checksums import compute_checksums
+from dus_cli.verify.run import VerifyRequest
 from tests.checkpoints import Array, write_checkpoint
 
 Change: TypeAlias = Callable[[Path], object]
@@ -336,9 +337,9 @@ FAULTS: Final = (
     Fault(name="a shard is a pipe", code="file-unreadable", change=_fifo),
     Fault(name="a link to a file elsewhere", code="file-link", change=_escaping_link),
     Fault(
-        name="a tokenizer cut in half",
+        name="a tokenizer cut short",
         code="file-json",
-        change=on_bytes("tokenizer.json", lambda raw: raw[: len(raw) // 2]),
+        change=on_bytes("tokenizer.json", lambda raw: raw[:1]),
         also=("record-file",),
     ),
     Fault(
@@ -750,4 +751,15 @@ def write_faulty(sound: Path, folder: Path, fault: Fault) -> Path:
 
 def arguments(fault: Fault, folder: Path) -> list[str]:
     """What to call `dus verify` with, after the checkpoint's path."""
-    return [option if option.startswith("--") else str(folder / option) for option in fault.options]
+    return [
+        option if option.startswith("--") else str(folder / option) for option in fault.options
+    ]
+
+
+def verify_request(fault: Fault, folder: Path) -> VerifyRequest:
+    """The same as a value."""
+    return VerifyRequest(
+        deep=fault.options == DEEP,
+        base=open_checkpoint(folder / "base") if fault.options == BASE else None,
+        checksums=folder / "sums.json" if fault.options == SUMS else None,
+    )
