@@ -224,7 +224,7 @@ def scan_weights(
             progress(batch.byte_count)
         for (shard, _), parts in pending.items():
             _report_tensor(shard, parts, report)
-        if workers.missed or layers.incomplete or checkpoint.is_partial:
+        if layers.incomplete or checkpoint.is_partial:
             return workers.bytes_read
         candidates = layers.alike(samples, plan_sources)
         digests: Counter[_Layer] = Counter()
@@ -240,15 +240,17 @@ def scan_weights(
 
 @dataclass(frozen=True, slots=True)
 class _Tensor:
-    """A tensor with its data; `place` is its layer and its parameter name in there.
+    """A tensor with its data, and the layer that it belongs to.
 
-    `is_matrix`: it is a weight matrix, in which one value everywhere is suspicious.
+    `is_matrix`: it is a weight matrix, in which one value everywhere is suspicious. `role` is a
+    digest of its name in the layer, its dtype and its shape, which are the same in equal layers.
     """
 
     name: str
     info: TensorInfo
     is_matrix: bool
-    place: tuple[_Layer, str] | None
+    layer: _Layer | None = None
+    role: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,11 +329,14 @@ class _Layers:
                     self._places[stack.tensor_name(number, parameter)] = (layer, parameter)
 
     def tensor(self, name: str, info: TensorInfo) -> _Tensor:
-        place = self._places.get(name)
         is_matrix = _is_weight_matrix(name, info)
-        if place is not None and is_matrix:
-            self.with_matrix.add(place[0])
-        return _Tensor(name, info, is_matrix, place)
+        if name not in self._places:
+            return _Tensor(name, info, is_matrix)
+        layer, parameter = self._places[name]
+        if is_matrix:
+            self.with_matrix.add(layer)
+        role = hashlib.sha256(repr((parameter, info.dtype, info.shape)).encode())
+        return _Tensor(name, info, is_matrix, layer, role.digest())
 
     def alike(
         self, sums: Mapping[_Layer, int], plan_sources: Mapping[str, Sequence[int]]
@@ -475,7 +480,7 @@ def _sound_tensors(
             continue
         position = info.end
         tensor = layers.tensor(name, info)
-        if only is None or (tensor.place is not None and tensor.place[0] in only):
+        if only is None or tensor.layer in only:
             yield tensor
 
 
@@ -526,21 +531,15 @@ def _scan(reader: _Reader) -> _Seen:
         elements = data.view(f"<u{encoding.element}") if encoding is not None else data
         memory = data.data
         for tensor, begin, end in block.slices():
-            if tensor.place is not None:
-                layer, parameter = tensor.place
-                seen.samples[layer] += hash(
-                    (
-                        parameter,
-                        block.begin + begin - tensor.info.begin,
-                        bytes(memory[begin : min(begin + _SAMPLE_BYTES, end)]),
-                        bytes(memory[max(begin, end - _SAMPLE_BYTES) : end]),
-                    )
-                )
+            offset = block.begin + begin - tensor.info.begin
+            if tensor.layer is not None:
+                head = bytes(memory[begin : min(begin + _SAMPLE_BYTES, end)])
+                tail = bytes(memory[max(begin, end - _SAMPLE_BYTES) : end])
+                seen.samples[tensor.layer] += hash((tensor.role, offset, head, tail))
             if encoding is None or not (special or tensor.is_matrix):
                 continue
-            width = encoding.element
-            part = slice(begin // width, end // width)
-            shift = (block.begin + begin - tensor.info.begin) // width
+            part = slice(begin // encoding.element, end // encoding.element)
+            shift = offset // encoding.element
             counts = {
                 code: (int(np.count_nonzero(mask[part])), shift + int(mask[part].argmax()))
                 for code, mask in special.items()
@@ -574,8 +573,10 @@ def _sole_code(elements: npt.NDArray[Any], magnitude: int) -> int | None:
     """The code that all elements have, 0 for zeros of either sign; None where they differ."""
     first, last = int(elements[0]), int(elements[-1])
     if not (first | last) & magnitude:
-        return None if (elements & magnitude).any() else 0
-    return first if first == last and (elements == first).all() else None
+        return None if int(np.bitwise_or.reduce(elements)) & magnitude else 0
+    if first != last:
+        return None
+    return first if np.bitwise_or.reduce(elements) == np.bitwise_and.reduce(elements) else None
 
 
 def _report_tensor(shard: str, parts: Sequence[_Part], report: Report) -> None:
@@ -618,14 +619,11 @@ def _digest(reader: _Reader) -> Counter[_Layer]:
     sums: Counter[_Layer] = Counter()
     for block, data in reader:
         for tensor, begin, end in block.slices():
-            if tensor.place is None:
-                continue
-            layer, parameter = tensor.place
-            info = tensor.info
-            subject = (parameter, info.dtype, info.shape, block.begin + begin - info.begin)
-            digest = hashlib.sha256(repr(subject).encode("utf-8", "surrogatepass"))
-            digest.update(data.data[begin:end])
-            sums[layer] += int.from_bytes(digest.digest(), "little")
+            if tensor.layer is not None:
+                offset = block.begin + begin - tensor.info.begin
+                digest = hashlib.sha256(b"%b%d " % (tensor.role, offset))
+                digest.update(data.data[begin:end])
+                sums[tensor.layer] += int.from_bytes(digest.digest(), "little")
     return sums
 
 

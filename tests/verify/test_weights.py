@@ -135,6 +135,16 @@ def test_every_code_of_eight_bits_is_told_by_its_definition(model: Path, dtype: 
     }
 
 
+@pytest.mark.parametrize("dtype", EIGHT_BITS)
+def test_special_codes_of_eight_bits_are_counted_among_all_others(model: Path, dtype: str) -> None:
+    write_file(model, [vector("all", dtype, bytes(range(256)))])
+    assert [finding.message for finding in scanned(model)] == [
+        f"tensor 'all' holds {what}: {len(codes)} of 256 elements, the first is number {min(codes)}"
+        for what, codes in zip(("NaN", "infinity"), EIGHT_BITS[dtype], strict=True)
+        if codes
+    ]
+
+
 def as_numpy(dtype: str, codes: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """What numpy takes elements with these bits for; BF16 is the upper half of F32."""
     if dtype == "BF16":
@@ -218,7 +228,11 @@ def test_one_of_many_small_tensors_is_named(model: Path) -> None:
     tensors = [vector(f"t{number}", "F16", random_bytes(6, number)) for number in range(10_000)]
     tensors[7777] = vector("t7777", "F16", codes_of("F16", [0, 0, 0xFC00]))
     write_file(model, tensors)
-    assert [(finding.code, finding.message) for finding in scanned(model)] == [
+    collector, steps = Collector(), list[int]()
+    scan_weights(open_checkpoint(model), collector, progress=steps.append)
+    # However short they are, not all of them are in work at once.
+    assert max(steps) <= 4096 * 6
+    assert [(finding.code, finding.message) for finding in collector.findings] == [
         (
             "weights-infinite",
             "tensor 't7777' holds infinity: 1 of 3 elements, the first is number 2",
@@ -230,7 +244,15 @@ def test_findings_come_in_the_order_of_the_file(model: Path) -> None:
     bad = codes_of("BF16", [0x7F80])
     tensors = [vector(f"t{number}", "BF16", random_bytes(BLOCK) + bad) for number in range(80)]
     write_file(model, tensors)
-    assert [finding.tensor for finding in scanned(model)] == [raw.name for raw in tensors]
+    events: list[str | int | None] = []
+    scan_weights(
+        open_checkpoint(model),
+        lambda finding: events.append(finding.tensor),
+        progress=events.append,
+    )
+    assert [name for name in events if isinstance(name, str)] == [raw.name for raw in tensors]
+    # They come as soon as they are known, so that they need not be kept.
+    assert any(isinstance(event, int) for event in events[:-2])
 
 
 ONE = {"F16": 0x3C00, "BF16": 0x3F80, "F32": 0x3F80_0000, "I32": 0x7777_7777, "U8": 7, "F4": 0x22}
@@ -475,10 +497,15 @@ def test_layers_of_another_form_are_not_the_same(model: Path, tensors: Sequence[
 
 
 def test_bytes_are_counted_and_those_read_twice_too(model: Path) -> None:
-    for seeds, times in (((0, 1, 2), 1), ((0, 0, 0), 2)):
+    for seeds, sources, times in (
+        ((0, 1, 2), NO_PLAN, 1),
+        ((0, 0, 0), NO_PLAN, 2),
+        ((0, 0, 0), (5, 5, 5), 1),
+    ):
         write_file(model, stack(seeds, size=BLOCK + 4))
         checkpoint, steps = open_checkpoint(model), list[int]()
-        read = scan_weights(checkpoint, Collector(), progress=steps.append)
+        plan = {"model.layers": sources}
+        read = scan_weights(checkpoint, Collector(), plan_sources=plan, progress=steps.append)
         assert sum(steps) == checkpoint.tensor_bytes
         assert read == times * checkpoint.tensor_bytes
 
@@ -576,6 +603,19 @@ def test_bytes_that_many_tensors_claim_are_read_once(model: Path) -> None:
     assert collector.findings == []
 
 
+def test_elements_are_found_behind_a_hole(model: Path) -> None:
+    entry = {"dtype": "F16", "shape": [2]}
+    entries = {"a": {**entry, "data_offsets": [0, 4]}, "b": {**entry, "data_offsets": [5, 9]}}
+    text = json.dumps(entries).encode()
+    data = codes_of("F16", [1, 2]) + b"\xff" + codes_of("F16", [0x7C00, 3])
+    model.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    collector = Collector()
+    scan_weights(opened_in_spite_of_all(model), collector)
+    assert [finding.message for finding in collector.findings] == [
+        "tensor 'b' holds infinity: 1 of 2 elements, the first is number 0"
+    ]
+
+
 def test_tensors_behind_the_end_of_the_file_are_left_to_the_check_of_headers(model: Path) -> None:
     write_file(model, [*stack((7, 7)), *apart("BF16", [0x7F80]), vector("v", "U8", bytes(100))])
     cut(model)
@@ -641,12 +681,20 @@ print(read, peak, *(finding.code for finding in collector.findings))
 """
 
 
-def test_memory_does_not_grow_with_the_model(model: Path) -> None:
-    # A hole of the length of a limit on addresses, many cores, and the slowest of all ways to go.
-    shape = (1 << 10, 1 << 20)
-    text = json.dumps(
-        {"w": {"dtype": "F8_E4M3", "shape": shape, "data_offsets": [0, 1 << 30]}}
-    ).encode()
+@pytest.mark.parametrize(
+    ("tensors", "size"), [(1, 1 << 30), (1 << 10, 1 << 20)], ids=["one long", "many short"]
+)
+def test_memory_does_not_grow_with_the_model(model: Path, tensors: int, size: int) -> None:
+    # A hole as long as the limit on addresses, many cores, and the slowest of all ways to go.
+    entries = {
+        f"w{number}": {
+            "dtype": "F8_E4M3",
+            "shape": [size // 1024, 1024],
+            "data_offsets": [number * size, (number + 1) * size],
+        }
+        for number in range(tensors)
+    }
+    text = json.dumps(entries).encode()
     with model.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + (1 << 30))
@@ -654,7 +702,7 @@ def test_memory_does_not_grow_with_the_model(model: Path) -> None:
         [sys.executable, "-c", LIMITED, model], capture_output=True, text=True, check=True
     )
     read, peak_kilobytes, *codes = ran.stdout.split()
-    assert (int(read), codes) == (1 << 30, ["weights-zero"])
+    assert (int(read), codes) == (1 << 30, ["weights-zero"] * min(tensors, 1000))
     assert int(peak_kilobytes) < 150_000
 
 
