@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from dus_cli.findings import Collector
 from dus_cli.format.checkpoint import open_checkpoint
 from dus_cli.scaling import UpscaleRequest
 from dus_cli.verify.base import BaseProof, compare_with_base, plan_of
+from dus_cli.verify.same_bytes import Claim, Place, compare
 from tests.checkpoints import (
     Array,
     load_all,
@@ -65,16 +67,26 @@ def prove(target: Path, source: Path, asked: UpscaleRequest | None = None) -> Ou
     )
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return mistral_checkpoint(tmp_path / "source", layers=LAYERS, shards=2)
-
-
-@pytest.fixture
-def target(source: Path) -> Path:
-    folder = source.parent / "target"
-    run(source, folder, drop=DROP)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint and what becomes of it; tests work on copies."""
+    folder = tmp_path_factory.mktemp("made")
+    run(
+        mistral_checkpoint(folder / "source", layers=LAYERS, shards=2),
+        folder / "target",
+        drop=DROP,
+    )
     return folder
+
+
+@pytest.fixture
+def source(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made / "source", tmp_path / "source")
+
+
+@pytest.fixture
+def target(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made / "target", tmp_path / "target")
 
 
 def save_again(folder: Path, tensors: Mapping[str, Array], *, shards: int = 3) -> None:
@@ -247,6 +259,14 @@ FAULTS: list[Any] = [
             layer("layer 3 holds source layer 1, the plan says 3"),
         ],
         id="two layers swapped",
+    ),
+    pytest.param(
+        with_layers({0: 1, 2: 3}),
+        [
+            layer("layer 0 holds source layer 1, the plan says 0"),
+            layer("layer 2 holds source layer 3, the plan says 2"),
+        ],
+        id="two layers off alike, with a right one between",
     ),
     pytest.param(
         with_layers({5: 1}),
@@ -568,23 +588,91 @@ def test_of_two_stacks_each_is_named(two_stacks: Path) -> None:
     ]
 
 
-def test_layers_with_equal_samples_are_told_apart_by_all_their_bytes(tmp_path: Path) -> None:
-    """Layers 1 to 3 differ in one byte at the end of their largest tensor."""
-    tensors = mistral_tensors(LAYERS)
-    for number in range(1, 4):
+def with_like_layers(folder: Path, layers: int) -> tuple[Path, Tensors]:
+    """A checkpoint whose layers differ in the last element of their largest tensor alone."""
+    tensors = mistral_tensors(layers)
+    for number in range(layers):
         for name in ("self_attn.q_proj.weight", "self_attn.o_proj.weight", "mlp.up_proj.weight"):
             tensors[f"model.layers.{number}.{name}"] = np.zeros((100, 100), np.float16)
         tensors[f"model.layers.{number}.input_layernorm.weight"] = np.ones(8, np.float16)
-        tensors[f"model.layers.{number}.mlp.up_proj.weight"][-1, -1] = number
-    source = write_checkpoint(tmp_path / "source", tensors, mistral_config(LAYERS))
+        np.put(tensors[f"model.layers.{number}.mlp.up_proj.weight"], -1, number)
+    return write_checkpoint(folder, tensors, mistral_config(layers)), tensors
+
+
+def test_layers_with_equal_samples_are_told_apart_by_all_their_bytes(tmp_path: Path) -> None:
+    source, tensors = with_like_layers(tmp_path / "source", LAYERS)
     target = tmp_path / "target"
     run(source, target, drop=DROP)
-
-    def edit(held: Tensors) -> None:
-        held["model.layers.1.mlp.up_proj.weight"] = tensors["model.layers.3.mlp.up_proj.weight"]
-
-    edited(edit)(target)
+    up = "model.layers.{}.mlp.up_proj.weight".format
+    edited(lambda held: held.update({up(1): tensors[up(3)]}))(target)
     assert prove(target, source).found == [layer("layer 1 holds source layer 3, the plan says 1")]
+
+
+@pytest.mark.parametrize(("held", "code"), [(4, "base-layer"), (5, "base-bytes")])
+def test_a_layer_is_compared_in_full_with_four_others_at_most(
+    tmp_path: Path, held: int, code: str
+) -> None:
+    """A hostile source could make each layer fit each, and so the time quadratic."""
+    source, tensors = with_like_layers(tmp_path / "source", LAYERS)
+    target = tmp_path / "target"
+    run(source, target, drop=DROP)
+    up = "model.layers.{}.mlp.up_proj.weight".format
+    edited(lambda result: result.update({up(0): tensors[up(held)]}))(target)
+    assert [found for found, _ in prove(target, source).found] == [code]
+
+
+def test_a_layer_that_cannot_be_read_to_its_end_is_not_recognised(tmp_path: Path) -> None:
+    source, tensors = with_like_layers(tmp_path / "source", LAYERS)
+    target = tmp_path / "target"
+    run(source, target, drop=DROP)
+    up = "model.layers.{}.mlp.up_proj.weight".format
+    held = load_all(target)
+    held[up(7)] = tensors[up(1)]
+    save_again(target, held, shards=1)
+    checkpoint, base = open_checkpoint(target), open_checkpoint(source)
+    collector = Collector()
+    plan = plan_of(checkpoint, base, None, collector)
+    [shard] = checkpoint.shards
+    last = "model.layers.7.self_attn.q_proj.weight"
+    os.truncate(target / shard.name, shard.header.data_start + shard.header.tensors[last].end - 1)
+    compare_with_base(checkpoint, base, plan, collector)
+    assert {(finding.code, finding.tensor) for finding in collector.findings} == {
+        ("base-bytes", up(7)),
+        ("file-unreadable", last),
+        ("file-unreadable", "model.norm.weight"),
+    }
+
+
+def test_what_a_diagnosis_reads_is_counted(source: Path, target: Path) -> None:
+    before = prove(target, source).proof.bytes_read
+    with_layers({1: 3})(target)
+    base = open_checkpoint(source)
+    layer_bytes = sum(info.byte_count for _, name, info in base.tensors() if ".layers.1." in name)
+    assert prove(target, source).proof.bytes_read == before + 2 * layer_bytes
+
+
+def test_a_list_in_the_config_is_one_field_and_not_a_number_equals_itself(tmp_path: Path) -> None:
+    model = {**mistral_config(2), "suppress": [1, 2, 3], "limit": float("nan")}
+    source = write_checkpoint(tmp_path / "source", mistral_tensors(2), model)
+    target = tmp_path / "target"
+    run(source, target, drop=0)
+    assert prove(target, source).found == []
+    config(suppress=[1, 5, 6])(target)
+    assert prove(target, source).found == [
+        ("base-config", "config.json: 'suppress[1]' is 5; the rules give 2")
+    ]
+
+
+def test_what_a_buffer_held_before_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"abc-abc-")
+    (tmp_path / "two").write_bytes(b"abc-xyz-")
+    one, two = Place(tmp_path / "one", 0), Place(tmp_path / "two", 0)
+    claims = [
+        Claim(original=one, size=size, copies={f"{size} bytes, {number}": two})
+        for number in range(200)
+        for size in (8, 3)
+    ]
+    assert set(compare(claims).differences) == {f"8 bytes, {number}" for number in range(200)}
 
 
 def test_differences_are_counted_over_all_blocks_of_a_tensor(tmp_path: Path) -> None:

@@ -180,6 +180,25 @@ def test_a_clone_on_another_file_system_is_none(tmp_path: Path, pair: tuple[Path
     assert shared(pair[0], tmp_path / "copy", 0, 0, 16 * BLOCK) == set()
 
 
+def test_the_same_place_of_another_device_is_none(
+    sharing: Path, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The twin of a whole file system has everything in the same places."""
+    one, two = pair
+    os.sync()
+    subprocess.run(["cp", "--sparse=always", sharing.parent / "image", tmp_path], check=True)
+    (tmp_path / "mount").mkdir()
+    twin = tmp_path / "mount"
+    options = ["-o", "loop,nouuid"]
+    subprocess.run(["mount", *options, tmp_path / "image", twin], check=True)
+    try:
+        assert shared(twin / "one", twin / "two", 0, 3 * BLOCK, 16 * BLOCK)
+        assert shared(one, twin / "two", 0, 3 * BLOCK, 16 * BLOCK) == set()
+        assert shared(twin / "one", two, 0, 3 * BLOCK, 16 * BLOCK) == set()
+    finally:
+        subprocess.run(["umount", twin], check=True)
+
+
 def test_only_what_is_not_shared_is_read(pair: tuple[Path, Path]) -> None:
     one, two = pair
     claim = Claim(
