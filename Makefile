@@ -10,11 +10,12 @@ CHECK_ENV  := .venv/check
 DEMO_ENV   := .venv/demo
 ORACLE_ENV := .venv/oracle
 BENCH_ENV  := .venv/bench
+COMPARE_ENV := .venv/compare
 
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check oracle bench clean
+.PHONY: help demo test check oracle bench compare clean
 
 help: ## List the targets.
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -43,6 +44,9 @@ oracle: $(ORACLE_ENV)/ready ## Compare with models composed by torch and transfo
 
 bench: $(BENCH_ENV)/ready ## Measure time, memory and block sharing; needs tens of GB of disk.
 	$(BENCH_ENV)/bin/python -m tests.bench $(BENCH)
+
+compare: $(COMPARE_ENV)/ready ## Put faults into a checkpoint and see which tools notice (large download).
+	$(COMPARE_ENV)/bin/python -m tests.compare $(COMPARE)
 
 clean: ## Remove the environments and what the demo made.
 	rm -rf .venv demo
@@ -75,4 +79,9 @@ $(ORACLE_ENV)/ready: pyproject.toml
 $(BENCH_ENV)/ready: pyproject.toml
 	$(PYTHON) -m venv --clear $(BENCH_ENV)
 	$(BENCH_ENV)/bin/python $(PIP) --editable '.[bench]'
+	@touch $@
+
+$(COMPARE_ENV)/ready: pyproject.toml
+	$(PYTHON) -m venv --clear $(COMPARE_ENV)
+	$(COMPARE_ENV)/bin/python $(PIP) --editable '.[compare]'
 	@touch $@

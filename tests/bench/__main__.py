@@ -9,8 +9,6 @@ puts the table of each part that ran into docs/benchmarks.md.
 import argparse
 import json
 import os
-import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +30,7 @@ from tests.bench.measure import (
     run,
     warm,
 )
+from tests.bench.page import machine, write_part
 
 PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 DUS = (sys.executable, "-m", "dus_cli")
@@ -250,31 +249,6 @@ def xfs_image(work: Path) -> Iterator[Path | None]:
         mount.rmdir()
 
 
-def machine() -> str:
-    """The machine in a sentence, as far as it can be asked."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        found = re.search(r"model name\s*: (.*)", info.read_text(encoding="utf-8"))
-        cpu = found[1] if found else cpu
-    return (
-        f"{os.cpu_count()} cores ({cpu}), {memory:.0f} GB of memory, "
-        f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
-    )
-
-
-def write_page(part: str, table: str) -> None:
-    """Puts one part's table between its markers in docs/benchmarks.md."""
-    text = PAGE.read_text(encoding="utf-8")
-    begin, end = f"<!-- {part} -->\n", f"<!-- end of {part} -->"
-    before, _, rest = text.partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
-        raise SystemExit(f"{PAGE.name} has no markers for {part}")
-    PAGE.write_text(f"{before}{begin}{table}\n{end}{after}", encoding="utf-8")
-
-
 def main() -> None:
     parts = ("start", "tensors", "memory", "copy", "mergekit", "share")
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
@@ -297,8 +271,8 @@ def main() -> None:
                 print(row, flush=True)
                 rows.append(row)
             if options.write:
-                write_page(part, "\n".join(rows))
-                write_page("machine", f"{machine()}.")
+                write_part(PAGE, part, "\n".join(rows))
+                write_part(PAGE, "machine", f"{machine()}.")
 
 
 if __name__ == "__main__":
