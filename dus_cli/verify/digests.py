@@ -103,7 +103,7 @@ class _Hasher:
         whole = hashlib.sha256()
         with open_regular(path, subject) as descriptor:
             before = os.fstat(descriptor)
-            parts = _Parts(_spans(shard, before.st_size) if shard else ())
+            parts = _Parts(_spans(shard) if shard else ())
             consumers = (whole.update, parts.update) if shard else (whole.update,)
             self._feed(descriptor, before.st_size, subject, consumers)
             after = os.fstat(descriptor)
@@ -170,13 +170,13 @@ class _Span:
     end: int
 
 
-def _spans(shard: Shard, size: int) -> Iterator[_Span]:
-    """The header, and every tensor whose bytes are there and not also another's."""
+def _spans(shard: Shard) -> Iterator[_Span]:
+    """The header, and every tensor whose bytes are not also another's."""
     position = start = shard.header.data_start
     yield _Span(_HEADER, 0, start)
     for name, info in shard.header.tensors.items():
         begin, end = start + info.begin, start + info.end
-        if position <= begin and end <= size:
+        if position <= begin:
             yield _Span(name, begin, end)
             position = end
 

@@ -564,6 +564,8 @@ def test_sharded_anew_a_changed_or_lost_tensor_is_still_found(
         ("checksum-tensor", ONE, changed),
         ("checksum-unlisted", ONE, None),
     }
+    (tensor,) = (finding for finding in findings if finding.tensor == changed)
+    assert tensor.hint == f"The checksums list it in {SHARD.format(2)!r}."
     files = {f.file: f for f in findings if f.tensor is None}
     for number in (1, 2):
         file = files[SHARD.format(number)]
@@ -576,6 +578,7 @@ def test_a_tensor_is_taken_from_the_listed_file_where_two_hold_its_name(
 ) -> None:
     folder, checksums = three
     shutil.copy(folder / SHARD.format(1), folder / SHARD.format(2))
+    change_byte(folder / SHARD.format(2), -1)
     codes = subjects(found(folder, checksums))
     assert not {code for code in codes if code[1] == SHARD.format(1)}
     assert ("checksum-file", SHARD.format(2), None) in codes
@@ -594,6 +597,22 @@ def test_tensors_without_bytes_of_their_own_are_found_in_linear_time(tmp_path: P
     (tensor,) = (finding for finding in findings if finding.tensor == "first")
     assert tensor.code == "checksum-tensor"
     assert "has no bytes of its own" in tensor.message
+
+
+def test_a_tensor_whose_entry_is_broken_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    folder = raw_checkpoint(tmp_path / "m", framed(header(a=entry("I8", [1], [0, 1])), b"x"))
+    checksums = compute_checksums(open_checkpoint(folder))
+    (folder / ONE).write_bytes(framed(header(a=entry("X8", [1], [0, 1])), b"x"))
+    assert ("checksum-tensor", ONE, "a") in subjects(found(folder, checksums))
+
+
+def test_a_shard_that_goes_after_it_was_opened_is_missing(three: tuple[Path, Checksums]) -> None:
+    folder, checksums = three
+    checkpoint = open_checkpoint(folder)
+    (folder / SHARD.format(2)).unlink()
+    collector = Collector()
+    compare_checksums(checkpoint, checksums, collector)
+    assert subjects(collector.findings) == {("checksum-missing", SHARD.format(2), None)}
 
 
 def _make_pipe(path: Path) -> None:
@@ -622,12 +641,14 @@ def test_what_is_listed_is_compared_even_where_it_is_not_covered_by_itself(
     (folder / ".git" / "config").write_text("x")
     (folder / ".gitignore").write_text("x")
     value = checksums.to_json()
-    value["sizes"][".git/config"] = 1
-    value["resources"].append({"name": ".git/config", "digest": ZEROS, "algorithm": "sha256"})
+    for path in (".git/config", ".gitignored"):
+        value["sizes"][path] = 1
+        value["resources"].append({"name": path, "digest": ZEROS, "algorithm": "sha256"})
     manifest = folder / CHECKSUMS_NAME
     manifest.write_text(json.dumps(value))
     assert subjects(found(folder, load_checksums(manifest))) == {
-        ("checksum-file", ".git/config", None)
+        ("checksum-file", ".git/config", None),
+        ("checksum-missing", ".gitignored", None),
     }
 
 
