@@ -31,6 +31,9 @@ _RECORDED: Final = ("stacks", "before", "after")
 """What dus.json says of layers and sizes; its files are compared with those that are there."""
 
 _MAX_KEY: Final = 100
+_MAX_QUOTED: Final = 300
+"""Characters of an error that repeats what dus.json requests, which may be megabytes."""
+
 _ABSENT: Final = object()
 """Stands for the value of a field that is not there."""
 
@@ -65,7 +68,8 @@ def plan_of(
         if asked is not None:
             raise
         raise RequestError(
-            f"{RECORD}: what it requests cannot be done with {base.name}: {error.message}",
+            f"{RECORD}: what it requests cannot be done with {base.name}: "
+            f"{error.message:.{_MAX_QUOTED}}",
             hint="It was made from another source: give that one.",
         ) from None
     if record is not None:

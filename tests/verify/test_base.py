@@ -527,6 +527,36 @@ def test_a_request_that_is_none_stops_unless_another_is_given(
     assert found == [("record-json", "dus.json: holds no request")]
 
 
+IMPOSSIBLE_REQUESTS: list[Any] = [
+    pytest.param({"drop": 10**4000}, id="a huge drop"),
+    pytest.param({"drop": -1}, id="a negative drop"),
+    pytest.param({"drop": None}, id="no drop"),
+    pytest.param({"target_layers": 10**4000}, id="a huge target"),
+    pytest.param({"stack": "x" * 1_000_000}, id="a long stack"),
+    pytest.param({"stack": "\x1b[2J"}, id="a stack that clears the screen"),
+    pytest.param({"config_rules": {"x" * 1_000_000: "gather"}}, id="a long rule"),
+    pytest.param({"config_rules": {"hidden_size.x": "rekey"}}, id="a rule inside a number"),
+    pytest.param({"config_rules": {"hidden_size": "reindex"}}, id="a rule for a number"),
+]
+
+
+@pytest.mark.parametrize("fields", IMPOSSIBLE_REQUESTS)
+def test_a_request_that_the_source_cannot_meet_is_a_short_error(
+    source: Path, target: Path, fields: dict[str, Any]
+) -> None:
+    record(lambda value: value["request"].update(fields))(target)
+    with pytest.raises(RequestError, match=r"dus\.json: what it requests") as caught:
+        prove(target, source)
+    assert len(caught.value.message) < 500
+    assert caught.value.message.isprintable()
+
+
+@pytest.mark.parametrize("size", [-1, 0, 1, 10**4000])
+def test_the_recorded_size_of_shards_does_not_matter(source: Path, target: Path, size: int) -> None:
+    record(lambda value: value["request"].update(max_shard_size=size))(target)
+    assert prove(target, source).found == []
+
+
 def test_a_broken_record_stops_unless_a_request_is_given(source: Path, target: Path) -> None:
     (target / "dus.json").write_text("{", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"dus\.json: broken JSON"):
