@@ -249,6 +249,8 @@ def test_a_manifest_has_one_text_and_can_be_loaded_again(tmp_path: Path) -> None
     assert list(value) == ["schema", "sizes", "resources", "tensors"]
     assert value["schema"] == "dus-checksums/1"
     assert [resource["name"] for resource in value["resources"]] == list(value["sizes"])
+    assert list(value["sizes"]) == sorted(value["sizes"], key=lambda p: Path(p).parts)
+    assert list(value["sizes"]).index("a/b") < list(value["sizes"]).index("a.b")
     assert value["tensors"].keys() == {ONE}
 
 
@@ -414,6 +416,11 @@ def test_a_changed_tensor_is_named_and_so_is_its_file(three: tuple[Path, Checksu
     assert sha256(folder / shard) in file.message
     assert checksums.files[shard].sha256 in file.message
     assert "; 1 of its 6 tensors are not as listed" in file.message
+
+
+def test_a_shard_given_alone_is_not_asked_for_the_others(three: tuple[Path, Checksums]) -> None:
+    folder, checksums = three
+    assert found(folder / SHARD.format(2), checksums) == []
 
 
 def test_a_changed_header_leaves_the_tensors_unchanged(three: tuple[Path, Checksums]) -> None:
