@@ -17,8 +17,9 @@ from dus_cli.format.checkpoint import Checkpoint, Shard
 from dus_cli.format.folder import CarriedFile, LeftOutFile
 from dus_cli.format.header import TensorInfo, frame_header, header_text
 from dus_cli.format.index import INDEX_SUFFIX, ShardIndex, serialize_index
+from dus_cli.format.json_difference import ABSENT
 from dus_cli.format.strict_json import Json, dump_pretty
-from dus_cli.model.config_rewrite import ABSENT, ConfigChange, ScaledStack
+from dus_cli.model.config_rewrite import ConfigChange, ScaledStack
 from dus_cli.model.layer_map import LayerMap
 from dus_cli.scaling import Scaling, Totals, UpscaleRequest, scale
 

@@ -6,7 +6,7 @@ the two are equal; so a source that has changed, an edited file, and a plan of a
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from dus_cli.errors import CheckpointError, OutputError
 from dus_cli.format.checkpoint import Checkpoint
 from dus_cli.format.files import read_small
+from dus_cli.format.json_difference import differences
 from dus_cli.format.strict_json import Json, dump_pretty, parse_object
 from dus_cli.model.config_rules import FieldKind
 from dus_cli.plan import Plan
@@ -119,7 +120,7 @@ def check_same(saved: PlanFile, plan: Plan, checkpoint: Checkpoint) -> None:
             f"{now['dus_version']}",
             hint="Plan again; it takes a second.",
         )
-    difference = next(_differences(saved.plan, now), None)
+    difference = next((path for path, _, _ in differences(saved.plan, now)), None)
     if difference is None and saved.files != _seen(checkpoint):
         changed = [
             name for name, seen in _seen(checkpoint).items() if saved.files.get(name) != seen
@@ -151,15 +152,3 @@ def _is_plan_file(path: Path) -> bool:
     except CheckpointError:
         return False
     return True
-
-
-def _differences(saved: Json, now: Json, path: str = "") -> Iterator[str]:
-    """Paths at which two JSON values differ."""
-    if isinstance(saved, Mapping) and isinstance(now, Mapping):
-        for key in dict.fromkeys((*saved, *now)):
-            yield from _differences(saved.get(key), now.get(key), f"{path}.{key}".lstrip("."))
-    elif isinstance(saved, list) and isinstance(now, list) and len(saved) == len(now):
-        for position, (one, other) in enumerate(zip(saved, now, strict=True)):
-            yield from _differences(one, other, f"{path}[{position}]")
-    elif saved != now:
-        yield path

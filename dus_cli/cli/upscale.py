@@ -27,8 +27,9 @@ from dus_cli.documents import write_documents
 from dus_cli.errors import RequestError
 from dus_cli.format.checkpoint import Checkpoint, open_checkpoint
 from dus_cli.format.folder import CHECKSUMS
+from dus_cli.format.json_difference import ABSENT
 from dus_cli.format.strict_json import Json, dump_compact
-from dus_cli.model.config_rewrite import ABSENT, ConfigChange, ScaledStack
+from dus_cli.model.config_rewrite import ConfigChange, ScaledStack
 from dus_cli.plan import Plan, plan_upscale
 from dus_cli.scaling import UpscaleRequest
 from dus_cli.sources.local import find_source

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, cast
 
 from dus_cli.errors import CheckpointError, RequestError
+from dus_cli.format.json_difference import ABSENT
 from dus_cli.format.strict_json import Json, same_json
 from dus_cli.model.architecture import (
     CountedStack,
@@ -37,9 +38,6 @@ KNOWN_MODEL_TYPES: Final = PLAIN_MODEL_TYPES.union(*(rule.model_types for rule i
 
 FieldRules: TypeAlias = Mapping[str, FieldKind]
 """What the user said of fields that the tables do not know: dotted path from the top -> kind."""
-
-ABSENT: Final = object()
-"""Stands for the value of a field that is not there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

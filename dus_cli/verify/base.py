@@ -15,6 +15,7 @@ from dus_cli.errors import CheckpointError, FormatError, RequestError
 from dus_cli.findings import Finding, Report
 from dus_cli.format.checkpoint import Checkpoint, Shard
 from dus_cli.format.header import TensorInfo
+from dus_cli.format.json_difference import ABSENT, differences
 from dus_cli.format.strict_json import Json
 from dus_cli.model.stack import LayerStack
 from dus_cli.plan import Move, Plan, moves, plan_upscale
@@ -30,12 +31,8 @@ _SAY_DROP: Final = "Say what it should be with --drop M or --target-layers S."
 _RECORDED: Final = ("stacks", "before", "after")
 """What dus.json says of layers and sizes; its files are compared with those that are there."""
 
-_MAX_KEY: Final = 100
 _MAX_QUOTED: Final = 300
 """Characters of an error that repeats what dus.json requests, which may be megabytes."""
-
-_ABSENT: Final = object()
-"""Stands for the value of a field that is not there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +131,7 @@ def _check_source(record: Mapping[str, Json], base: Checkpoint, report: Report) 
         ],
     }
     for key, value in given.items():
-        for field, expected, found in _differences(value, record["source"].get(key, _ABSENT), key):
+        for field, expected, found in differences(value, record["source"].get(key, ABSENT), key):
             report(
                 Finding(
                     code="base-other",
@@ -150,7 +147,7 @@ def _check_source(record: Mapping[str, Json], base: Checkpoint, report: Report) 
 def _check_record(record: Mapping[str, Json], plan: Plan, report: Report) -> None:
     planned = plan.to_json()
     for key in _RECORDED:
-        for field, expected, found in _differences(planned[key], record.get(key, _ABSENT), key):
+        for field, expected, found in differences(planned[key], record.get(key, ABSENT), key):
             report(
                 Finding(
                     code="base-record",
@@ -165,8 +162,8 @@ def _compare_config(checkpoint: Checkpoint, plan: Plan, report: Report) -> None:
     if checkpoint.config is None:
         report(Finding(code="base-config", file=_CONFIG, message="is missing"))
         return
-    for field, expected, found in _differences(plan.scaling.config, checkpoint.config, ""):
-        given = "none" if expected is _ABSENT else quoted(expected)
+    for field, expected, found in differences(plan.scaling.config, checkpoint.config, ""):
+        given = "none" if expected is ABSENT else quoted(expected)
         report(
             Finding(
                 code="base-config",
@@ -323,31 +320,5 @@ def _extent(difference: Difference) -> str:
     )
 
 
-def _differences(expected: Json, found: Json, path: str) -> Iterator[tuple[str, Json, Json]]:
-    """Dotted path and both values wherever two JSON values differ; of a list the first place only,
-    as all its entries are one field."""
-    if isinstance(expected, Mapping) and isinstance(found, Mapping):
-        for key in dict.fromkeys((*expected, *found)):
-            one, other = expected.get(key, _ABSENT), found.get(key, _ABSENT)
-            yield from _differences(one, other, _joined(path, key))
-    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
-        for position, (one, other) in enumerate(zip(expected, found, strict=True)):
-            first = next(_differences(one, other, f"{path}[{position}]"), None)
-            if first is not None:
-                yield first
-                return
-    # True is 1 and 1 is 1.0 to Python, but not to those who read a config; NaN is itself there.
-    elif type(expected) is not type(found) or (
-        expected != found and not (expected != expected and found != found)
-    ):
-        yield path, expected, found
-
-
-def _joined(path: str, key: str) -> str:
-    # A key may be megabytes long, and stand above a million others.
-    part = key if len(key) <= _MAX_KEY else quoted(key)
-    return f"{path}.{part}" if path else part
-
-
 def _is(value: Json) -> str:
-    return "is missing" if value is _ABSENT else f"is {quoted(value)}"
+    return "is missing" if value is ABSENT else f"is {quoted(value)}"

@@ -17,15 +17,13 @@ from dus_cli.errors import CheckpointError, FormatError
 from dus_cli.findings import Finding, Report, reported
 from dus_cli.format.checkpoint import Checkpoint, Shard
 from dus_cli.format.files import read_small
+from dus_cli.format.folder import CHECKSUMS
 from dus_cli.format.index import is_plain_file_name
 from dus_cli.format.strict_json import Json, dump_pretty, parse_object
 from dus_cli.printable import quoted
 from dus_cli.verify.digests import FileDigests, Progress, hash_files
 
 CHECKSUMS_SCHEMA: Final = "dus-checksums/1"
-CHECKSUMS_NAME: Final = "dus-checksums.json"
-"""What a manifest is called in the folder that it describes."""
-
 NOT_COVERED: Final = frozenset(
     {
         # What model signing leaves out.
@@ -36,7 +34,7 @@ NOT_COVERED: Final = frozenset(
         # What the Hub's client notes of a download.
         ".cache",
         # A file cannot hold its own digest, and a signature covers the manifest.
-        CHECKSUMS_NAME,
+        CHECKSUMS,
         "model.sig",
     }
 )

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -165,7 +165,8 @@ def _misplaced(held: Mapping[int, int], planned: Mapping[int, int], of: str) -> 
     due_at: dict[int, list[int]] = {}
     for layer, source in planned.items():
         due_at.setdefault(source, []).append(layer)
-    for run in _runs(held, lambda layer: (layer - held[layer], layer - planned[layer])):
+    runs = list(_runs(held, lambda layer: (layer - held[layer], layer - planned[layer])))
+    for run in runs:
         first, last = run[0], run[-1]
         off = abs(held[first] - planned[first])
         yield Finding(
@@ -176,12 +177,13 @@ def _misplaced(held: Mapping[int, int], planned: Mapping[int, int], of: str) -> 
                 f"{_span(range(planned[first], planned[last] + 1))}"
                 + (f": off by {off}" if run[1:] else "")
             ),
-            hint=_hint(run, held, planned, due_at),
+            hint=_hint(run, runs, held, planned, due_at),
         )
 
 
 def _hint(
     run: range,
+    runs: Sequence[range],
     held: Mapping[int, int],
     planned: Mapping[int, int],
     due_at: Mapping[int, list[int]],
@@ -189,7 +191,8 @@ def _hint(
     source = held[run[0]]
     for other in due_at.get(source, ()):
         others = range(other, other + len(run))
-        if [held.get(number) for number in others] == [planned[number] for number in run]:
+        # Part of a longer run is what a seam in another place looks like.
+        if others in runs and held[other] == planned[run[0]]:
             return f"Layers {_span(run)} and {_span(others)} are swapped."
     if run[1:]:
         return "A seam in another place does that: was it made with another --drop?"

@@ -127,7 +127,8 @@ def prove(
     """Compares a checkpoint with the one it was made from, byte for byte."""
     from dus_cli.verify.base import compare_with_base
 
-    with progress("comparing", checkpoint.tensor_bytes + base.tensor_bytes) as count:
+    total = plan.scaling.after.tensor_bytes + sum(file.size for file in plan.carried_files)
+    with progress("comparing", total) as count:
         return compare_with_base(checkpoint, base, plan, report, progress=count)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from dus_cli.errors import CheckpointError, RequestError
-from dus_cli.model.config_rewrite import ABSENT, ConfigChange
+from dus_cli.format.json_difference import ABSENT
+from dus_cli.model.config_rewrite import ConfigChange
 from dus_cli.model.config_rules import FieldKind
 from tests.model.rewriting import layer_names, rewritten
 
@@ -290,7 +291,6 @@ def test_a_field_that_is_not_a_number_is_no_change() -> None:
     config = config_of(4, time_step_max=float("nan"))
     new = rewritten(config, layer_names("model.layers", 4), 1)
     assert [change.field for change in new.changes] == ["num_hidden_layers"]
-
 
 
 @pytest.mark.parametrize(

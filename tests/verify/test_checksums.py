@@ -14,9 +14,9 @@ import pytest
 from dus_cli.errors import CheckpointError
 from dus_cli.findings import Collector, Finding
 from dus_cli.format.checkpoint import Checkpoint, open_checkpoint
+from dus_cli.format.folder import CHECKSUMS
 from dus_cli.verify import digests
 from dus_cli.verify.checksums import (
-    CHECKSUMS_NAME,
     Checksums,
     compare_checksums,
     compute_checksums,
@@ -139,7 +139,7 @@ def test_resources_are_those_that_model_signing_signs(tmp_path: Path) -> None:
         ("sub/dus-checksums.json", True),
         ("sub/.git/config", True),
         (".gitignored", True),
-        (CHECKSUMS_NAME, False),
+        (CHECKSUMS, False),
         ("model.sig", False),
         (".git/config", False),
         (".gitattributes", False),
@@ -240,7 +240,7 @@ def test_a_manifest_has_one_text_and_can_be_loaded_again(tmp_path: Path) -> None
     checksums = compute_checksums(open_checkpoint(folder))
     text = checksums.to_bytes()
     assert compute_checksums(open_checkpoint(copy)).to_bytes() == text
-    manifest = folder / CHECKSUMS_NAME
+    manifest = folder / CHECKSUMS
     manifest.write_bytes(text)
     assert load_checksums(manifest) == checksums
     assert load_checksums(manifest).to_bytes() == text
@@ -490,7 +490,7 @@ def test_a_shard_that_the_index_forgot_is_still_the_listed_file(
 def test_files_that_are_not_listed_are_a_warning(three: tuple[Path, Checksums]) -> None:
     folder, checksums = three
     (folder / "sub").mkdir()
-    for path in ["new.txt", "sub/new.txt", "mine.json", "model.sig", CHECKSUMS_NAME]:
+    for path in ["new.txt", "sub/new.txt", "mine.json", "model.sig", CHECKSUMS]:
         (folder / path).write_text("x")
     findings = found(folder, checksums, exclude=own_path(opened(folder), folder / "mine.json"))
     assert subjects(findings) == {
@@ -651,7 +651,7 @@ def test_what_is_listed_is_compared_even_where_it_is_not_covered_by_itself(
     for path in (".git/config", ".gitignored"):
         value["sizes"][path] = 1
         value["resources"].append({"name": path, "digest": ZEROS, "algorithm": "sha256"})
-    manifest = folder / CHECKSUMS_NAME
+    manifest = folder / CHECKSUMS
     manifest.write_text(json.dumps(value))
     assert subjects(found(folder, load_checksums(manifest))) == {
         ("checksum-file", ".git/config", None),
