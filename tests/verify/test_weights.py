@@ -409,6 +409,17 @@ NO_PLAN: tuple[int, ...] = ()
             NO_PLAN,
             ["layer 2 of {} is byte for byte layer 0", "layer 4 of {} is byte for byte layer 1"],
         ),
+        # Only neighbours at one distance are told together.
+        (
+            (0, 1, 0, 0),
+            NO_PLAN,
+            ["layer 2 of {} is byte for byte layer 0", "layer 3 of {} is byte for byte layer 2"],
+        ),
+        (
+            (0, 1, 0, 2, 0),
+            NO_PLAN,
+            ["layer 2 of {} is byte for byte layer 0", "layer 4 of {} is byte for byte layer 2"],
+        ),
         # What the plan says is no finding, and what it does not say is one.
         ((0, 1, 2, 1, 2, 3), (0, 1, 2, 1, 2, 3), []),
         ((0, 1, 2, 1, 2, 3), (0, 1, 2, 1, 3, 4), ["layer 4 of {} is byte for byte layer 2"]),
@@ -417,10 +428,14 @@ NO_PLAN: tuple[int, ...] = ()
             (0, 1, 2, 1, 2, 3),
             ["layers 3..4 of {} are byte for byte layers 2..3"],
         ),
+        # The last layer before it that is of another source is named.
+        ((0, 7, 7, 7), (0, 1, 1, 2), ["layer 3 of {} is byte for byte layer 2"]),
+        ((7, 7, 7, 7), (1, 2, 1, 3), ["layers 1..3 of {} are byte for byte layers 0..2"]),
         # Copies that differ are the business of another check.
         ((0, 1, 2, 3, 4, 5), (0, 1, 2, 1, 2, 3), []),
         # Layers behind those of the plan are nobody's copies.
         ((0, 1, 0), (0, 1), ["layer 2 of {} is byte for byte layer 0"]),
+        ((0, 1, 1), (0, 2), ["layer 2 of {} is byte for byte layer 1"]),
         ((0, 1, 2, 2), (0, 1), ["layer 3 of {} is byte for byte layer 2"]),
     ],
 )
@@ -473,6 +488,32 @@ def test_layers_that_are_told_apart_by_no_sample_are_still_told_apart(model: Pat
         tensors[2 * number + 1] = Raw(name, dtype, shape, middle)
     write_file(model, tensors)
     assert identical(model) == ["layers 2..3 of 'model.layers' are byte for byte layers 0..1"]
+
+
+def blocks_of(*middles: bytes) -> bytes:
+    """Blocks that differ only where no sample is taken."""
+    return b"".join(bytes(1000) + middle + bytes(BLOCK - 1000 - len(middle)) for middle in middles)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        # The same bytes in all, but in another tensor or in another place.
+        ((blocks_of(b"a"), blocks_of(b"b")), (blocks_of(b"b"), blocks_of(b"a"))),
+        ((blocks_of(b"a", b"b"), blocks_of()), (blocks_of(b"b", b"a"), blocks_of())),
+    ],
+    ids=["tensors", "blocks"],
+)
+def test_layers_that_hold_the_same_in_another_order_are_not_the_same(
+    model: Path, first: Sequence[bytes], second: Sequence[bytes]
+) -> None:
+    tensors = [
+        Raw(f"model.layers.{number}.{name}", "BF16", (2, len(data) // 4), data)
+        for number, layer_data in enumerate((first, second, first))
+        for name, data in zip(("q", "k"), layer_data, strict=True)
+    ]
+    write_file(model, tensors)
+    assert identical(model) == ["layer 2 of 'model.layers' is byte for byte layer 0"]
 
 
 def replaced(tensors: Sequence[Raw], at: int, **fields: Any) -> list[Raw]:
