@@ -26,7 +26,7 @@ demo: $(DEMO_ENV)/ready ## Up-scale a real 6-layer BERT to 8 layers in ./demo.
 	$(DEMO_ENV)/bin/dus inspect $(DEMO)
 	$(DEMO_ENV)/bin/dus upscale $(DEMO) --drop 2 --output $(DEMO)-dus8 --force \
 		--base-model sentence-transformers/all-MiniLM-L6-v2
-	$(DEMO_ENV)/bin/dus inspect $(DEMO)-dus8
+	$(DEMO_ENV)/bin/dus verify $(DEMO)-dus8 --base $(DEMO) --deep --strict
 	@echo
 	@echo "The up-scaled checkpoint lies in $(DEMO)-dus8."
 

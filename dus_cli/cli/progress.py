@@ -7,10 +7,11 @@ from typing import TypeAlias
 from dus_cli.cli.output import Output
 
 Bar: TypeAlias = AbstractContextManager[Callable[[int], None]]
+Bars: TypeAlias = Callable[[str, int], Bar]
 
 
 @contextmanager
-def progress_bars(output: Output) -> Iterator[Callable[[str, int], Bar]]:
+def progress_bars(output: Output) -> Iterator[Bars]:
     """A function that starts a bar, given its label and the bytes there are to do.
 
     The bar is a function in turn, to be called with the bytes done since its last call. Where

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from dus_cli.cli.output import Line, Output, Styled
-from dus_cli.cli.progress import progress_bars
+from dus_cli.cli.progress import Bars, progress_bars
 from dus_cli.cli.running import exit_codes
 from dus_cli.cli.wording import (
     clipped,
@@ -33,8 +33,6 @@ from dus_cli.model.config_rewrite import ConfigChange, ScaledStack
 from dus_cli.plan import Plan, plan_upscale
 from dus_cli.scaling import UpscaleRequest
 from dus_cli.sources.local import find_source
-from dus_cli.verify.result import check_result, faults_of
-from dus_cli.verify.run import Progress
 
 UPSCALE_SCHEMA: Final = "dus-upscale/1"
 
@@ -247,6 +245,7 @@ def _run(
     force: bool,
 ) -> None:
     from dus_cli.execute.write import check_places, execute, output_files
+    from dus_cli.verify.result import check_result, faults_of
 
     check_places(checkpoint.folder, target, force=force)
     faults = faults_of(checkpoint)
@@ -292,7 +291,7 @@ def _run(
         output.result_path(target)
 
 
-def _checksums(result: Checkpoint, progress: Progress) -> bytes:
+def _checksums(result: Checkpoint, progress: Bars) -> bytes:
     from dus_cli.verify.checksums import compute_checksums
 
     with progress("hashing", result.tensor_bytes) as count:

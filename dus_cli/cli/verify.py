@@ -19,7 +19,6 @@ from dus_cli.findings import CHECKS, Finding, Group, Severity
 from dus_cli.format.checkpoint import Checkpoint, open_checkpoint
 from dus_cli.scaling import UpscaleRequest
 from dus_cli.sources.local import find_source
-from dus_cli.verify.run import VerifyRequest, unreadable, verify
 from dus_cli.verify.verification import Verification
 
 FINDINGS_EXIT_CODE = 1
@@ -111,6 +110,8 @@ def verify_command(
 
       dus verify solar --base mistral-7b --drop 8
     """
+    from dus_cli.verify.run import VerifyRequest, unreadable, verify
+
     form = Format.JSON if as_json else Format.QUIET if quiet else format_
     output = Output(as_json=form is Format.JSON, quiet=form is Format.QUIET)
     with exit_codes(output):
