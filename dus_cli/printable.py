@@ -24,10 +24,17 @@ def markdown_code(text: str) -> str:
 
 def quoted(value: object) -> str:
     """`repr(value)`, its middle left out where it is long: a name in a file may be megabytes."""
+    if isinstance(value, str | list | tuple) and len(value) > _QUOTED_CHARACTERS:
+        # The ends are all that is shown, and a hostile file has its values quoted by the million.
+        half = _QUOTED_CHARACTERS // 2
+        value = value[:half] + value[-half:]
     try:
         text = repr(value)
     except RecursionError:
         return f"a {type(value).__name__} that is nested too deeply"
+    except ValueError:
+        # The interpreter prints 4,300 digits at most; sums and products may have more.
+        return "a number of thousands of digits"
     if len(text) <= _QUOTED_CHARACTERS:
         return text
     half = _QUOTED_CHARACTERS // 2

@@ -70,3 +70,20 @@ def test_a_short_value_is_quoted_as_python_writes_it() -> None:
 def test_a_long_value_is_quoted_by_its_two_ends(value: object) -> None:
     text = repr(value)
     assert quoted(value) == f"{text[:60]}…{text[-60:]}"
+
+
+def test_quoting_a_long_value_costs_no_more_than_what_is_shown() -> None:
+    shown = 0
+
+    class Element:
+        def __repr__(self) -> str:
+            nonlocal shown
+            shown += 1
+            return "x"
+
+    quoted([Element() for _ in range(10_000)])
+    assert shown <= 120
+
+
+def test_an_integer_that_python_does_not_print_is_named_by_its_kind() -> None:
+    assert quoted(10**4300) == "a number of thousands of digits"

@@ -117,7 +117,7 @@ def open_checkpoint(path: Path, *, name: str | None = None, report: Report = acc
     shards = _read_shards(path, [shard for shard in shard_names if shard in present], report)
     read = {shard.name for shard in shards}
     unread = tuple(shard for shard in shard_names if shard not in read)
-    _check_tensors_agree(shards, unread, index, stem, report)
+    _check_tensors_agree(shards, frozenset(unread), index, stem, report)
     config, config_sha256 = _read_config(path, report)
     try:
         carried, left_out = classify_files(path, frozenset(shard_names))
@@ -295,7 +295,7 @@ def _no_safetensors(folder: Path, file_names: list[str]) -> CheckpointError:
 
 def _check_tensors_agree(
     shards: tuple[Shard, ...],
-    unread: tuple[str, ...],
+    unread: frozenset[str],
     index: ShardIndex | None,
     stem: str,
     report: Report,

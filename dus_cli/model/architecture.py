@@ -85,6 +85,18 @@ def find_sections(config: Section) -> tuple[SectionPath, ...]:
     return tuple(path for path in _objects(config) if _counts(section_at(config, path)))
 
 
+def broken_counts(config: Section) -> tuple[tuple[str, Json], ...]:
+    """Dotted fields that are called as a count of layers is and hold none, with what they hold:
+    text, a fraction, a number below 1."""
+    return tuple(
+        (".".join((*path, field)), value)
+        for path in _objects(config)
+        for field in _ALL_COUNT_FIELDS
+        if isinstance(value := section_at(config, path).get(field), str | int | float)
+        and not _is_count(value)
+    )
+
+
 def choose_stacks(
     config: Section, stacks: Sequence[LayerStack], prefix: str | None = None
 ) -> tuple[CountedStack, ...]:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -50,13 +50,12 @@ def check_folder(checkpoint: Checkpoint, report: Report) -> tuple[int, int]:
                 )
             )
     _check_links(checkpoint.folder, names, report)
-    documents = dict(_read_documents(checkpoint, report))
+    bytes_read, largest_token = _check_documents(checkpoint, report)
     if checkpoint.config is not None:
-        _check_tokenizer(checkpoint, checkpoint.config, documents, report)
+        _check_tokenizer(checkpoint, checkpoint.config, largest_token, report)
         _check_generation(checkpoint, checkpoint.config, report)
         _check_code(checkpoint, checkpoint.config, report)
-    sizes = {file.path: file.size for file in checkpoint.carried_files}
-    return len(names), sum(sizes[path] for path in documents)
+    return len(names), bytes_read
 
 
 def _check_numbering(checkpoint: Checkpoint, report: Report) -> None:
@@ -121,15 +120,25 @@ def _check_links(folder: Path, names: list[str], report: Report) -> None:
             )
 
 
-def _read_documents(checkpoint: Checkpoint, report: Report) -> Iterator[tuple[str, Json]]:
-    """Every JSON file that goes along, parsed as leniently as its readers do."""
+def _check_documents(checkpoint: Checkpoint, report: Report) -> tuple[int, int | None]:
+    """Parses every JSON file that goes along, as leniently as its readers do, and reports those
+    that are broken.
+
+    Returns how many bytes were read, and the highest number that tokenizer.json gives.
+    """
+    bytes_read, largest = 0, None
     for file in checkpoint.carried_files:
         if not file.path.endswith(".json"):
             continue
         with reported(report, file.path, broken="file-json"):
             raw = read_small(checkpoint.folder / file.path, file.path, limit=_MAX_JSON_BYTES)
+            bytes_read += len(raw)
             try:
-                yield file.path, json.loads(raw)
+                # Values are not kept: a folder may hold a hundred files of the limit's size.
+                if file.path == "tokenizer.json":
+                    largest = _largest_token(json.loads(raw))
+                else:
+                    json.loads(raw)
             except (ValueError, RecursionError) as error:
                 fact = "is nested too deeply" if isinstance(error, RecursionError) else str(error)
                 report(
@@ -140,14 +149,16 @@ def _read_documents(checkpoint: Checkpoint, report: Report) -> Iterator[tuple[st
                         hint="Fetch it again; its readers will fail on it.",
                     )
                 )
+    return bytes_read, largest
 
 
 def _check_tokenizer(
     checkpoint: Checkpoint,
     config: Mapping[str, Json],
-    documents: Mapping[str, Json],
+    largest: int | None,
     report: Report,
 ) -> None:
+    """`largest` is the highest number that the tokenizer gives, where that is known."""
     text = next(
         (
             section
@@ -167,13 +178,13 @@ def _check_tokenizer(
                 hint="Trainers and servers look for one in the checkpoint; copy it from the base.",
             )
         )
-    largest = _largest_token(documents.get("tokenizer.json"))
     if largest is not None and largest >= text["vocab_size"]:
         report(
             Finding(
                 code="tokenizer-vocabulary",
                 file="tokenizer.json",
-                message=f"gives the number {largest}, but vocab_size is {text['vocab_size']}",
+                message=f"gives the number {quoted(largest)}, but vocab_size is "
+                f"{quoted(text['vocab_size'])}",
                 hint="Such a token has no embedding: resize the embeddings, or drop the token.",
             )
         )

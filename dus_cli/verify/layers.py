@@ -1,7 +1,8 @@
 """Layers against each other: every layer is complete and like its peers."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from heapq import nsmallest
 from typing import Final
 
 from dus_cli.errors import CheckpointError, RequestError
@@ -21,6 +22,10 @@ _FIRST_LAYER_LACKS: Final[Mapping[str, frozenset[str]]] = {
 """Model type -> what its first layer has no need of."""
 
 _MAX_NAMED: Final = 3
+
+_MAX_ODD: Final = 100
+"""Layers of which is said what they lack. To find that out takes as long as the usual layer has
+tensors, and a hostile header has a million of either; models do not come near."""
 
 
 def check_layers(
@@ -79,7 +84,16 @@ def _check_names(
     }
     kinds = Counter(names.values())
     usual = max(kinds, key=lambda kind: (kinds[kind], len(kind)))
-    for layer in layers:
+    odd = [layer for layer in layers if names[layer] != usual]
+    if len(odd) > _MAX_ODD:
+        report(
+            Finding(
+                code="layer-unlike",
+                message=f"{len(odd)} layers of {quoted(stack.prefix)} are unlike the others; the "
+                f"first {_MAX_ODD} are listed",
+            )
+        )
+    for layer in odd[:_MAX_ODD]:
         missing, extra = usual - names[layer], names[layer] - usual
         if layer == 0:
             missing -= _FIRST_LAYER_LACKS.get(model_type, frozenset())
@@ -88,7 +102,7 @@ def _check_names(
         if not missing and not extra:
             continue
         fact = " and ".join(
-            f"{verb} {_listed(sorted(tensors))}"
+            f"{verb} {_listed(tensors)}"
             for verb, tensors in (("lacks", missing), ("has", extra))
             if tensors
         )
@@ -176,7 +190,7 @@ def _tensors(
             yield layer, parameter, infos[stack.tensor_name(number, parameter)]
 
 
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(map(quoted, names[:_MAX_NAMED]))
+def _listed(names: Set[str]) -> str:
+    shown = ", ".join(map(quoted, nsmallest(_MAX_NAMED, names)))
     more = len(names) - _MAX_NAMED
     return f"{shown} and {more} more" if more > 0 else shown

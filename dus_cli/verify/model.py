@@ -14,6 +14,7 @@ from dus_cli.model.architecture import (
     CountedStack,
     MissingLayersError,
     Section,
+    broken_counts,
     choose_stacks,
     find_sections,
     section_at,
@@ -78,6 +79,17 @@ def check_model(checkpoint: Checkpoint, report: Report) -> None:
 def _check_count(config: Section, stacks: Sequence[LayerStack], report: Report) -> None:
     """The config's layer count and the tensors' layers agree; a model without layers has none."""
     if not find_sections(config):
+        if any(stack.layer_count > 1 for stack in stacks):
+            for field, value in broken_counts(config):
+                report(
+                    Finding(
+                        code="config-layer-count",
+                        file="config.json",
+                        field=field,
+                        message=f"{quoted(field)} is {quoted(value)}, which is no number of layers",
+                        hint="A loader fails on it, or makes a model of another depth.",
+                    )
+                )
         return
     try:
         choose_stacks(config, stacks)
@@ -203,7 +215,7 @@ def _check_shape(
                 tensor=name,
                 field=field,
                 message=f"tensor {quoted(name)} has shape {quoted(list(info.shape))}, but by "
-                f"{field} it is {list(due)}",
+                f"{field} it is {quoted(list(due))}",
                 hint="A loader refuses the tensor, or the config is of another model.",
             )
         )
