@@ -10,12 +10,13 @@ CHECK_ENV  := .venv/check
 DEMO_ENV   := .venv/demo
 ORACLE_ENV := .venv/oracle
 BENCH_ENV  := .venv/bench
+FUZZ_ENV   := .venv/fuzz
 COMPARE_ENV := .venv/compare
 
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check oracle bench compare clean
+.PHONY: help demo test check oracle bench compare fuzz faults clean
 
 help: ## List the targets.
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -47,6 +48,16 @@ bench: $(BENCH_ENV)/ready ## Measure time, memory and block sharing; needs tens 
 
 compare: $(COMPARE_ENV)/ready ## Put faults into a checkpoint and see which tools notice (large download).
 	$(COMPARE_ENV)/bin/python -m tests.compare $(COMPARE)
+
+FUZZ_SECONDS ?= 60
+
+fuzz: $(FUZZ_ENV)/ready ## Fuzz each parser for FUZZ_SECONDS, guided by coverage.
+	$(FUZZ_ENV)/bin/python -m tests.fuzz $(FUZZ_SECONDS) .venv/corpus
+
+FAULT_RUNS ?= 400
+
+faults: $(TEST_ENV)/ready ## Kill FAULT_RUNS up-scalings, fill disks, change sources underneath.
+	$(TEST_ENV)/bin/python -m tests.faults $(FAULT_RUNS)
 
 clean: ## Remove the environments and what the demo made.
 	rm -rf .venv demo
@@ -84,4 +95,9 @@ $(BENCH_ENV)/ready: pyproject.toml
 $(COMPARE_ENV)/ready: pyproject.toml
 	$(PYTHON) -m venv --clear $(COMPARE_ENV)
 	$(COMPARE_ENV)/bin/python $(PIP) --editable '.[compare]'
+	@touch $@
+
+$(FUZZ_ENV)/ready: pyproject.toml
+	$(PYTHON) -m venv --clear $(FUZZ_ENV)
+	$(FUZZ_ENV)/bin/python $(PIP) --editable '.[test,fuzz]'
 	@touch $@
