@@ -2,8 +2,8 @@
 
     python -m tests.bench [PART ...] [--work DIR] [--layers N] [--pairs N] [--write]
 
-Parts: start, tensors, memory, copy, mergekit, share. Without a name all of them run. `--write`
-puts the table of each part that ran into docs/benchmarks.md.
+Parts: start, tensors, memory, copy, mergekit, share, verify, deep, base, checksums. Without a name
+all of them run. `--write` puts the table of each part that ran into docs/benchmarks.md.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 DUS = (sys.executable, "-m", "dus_cli")
 MISTRAL_LAYERS = 32
 Rows = Iterator[str]
+Words = tuple[str | Path, ...]
 
 
 class Bench:
@@ -205,16 +206,101 @@ class Bench:
                 f"{written / 1e6:.1f} MB | {written / size:.2%} |"
             )
 
+    def verify(self) -> Rows:
+        """The structural check, which reads no weights: the files are sparse."""
+        yield "| model | files | tensors | seconds | ratio to `dus --version` | peak memory |"
+        yield "|---|---|---|---|---|---|"
+        for name, shape, size in (
+            ("6 layers of width 512", "mistral-7b", {"layers": 6, "hidden": 512}),
+            ("Mistral-7B", "mistral-7b", {}),
+            ("DeepSeek-V3, 671B", "deepseek-v3", {}),
+        ):
+            folder = self.work / f"verify-{shape}-{size.get('layers', 'all')}"
+            if not folder.exists():
+                generate(folder, SHAPES[shape], sparse=True, **size)
+            result = compare(
+                Candidate(command=partial(run, (*DUS, "verify", folder))),
+                Candidate(command=partial(run, (*DUS, "--version"))),
+                pairs=max(self.pairs, 5),
+            )
+            ours = median(result.ours)
+            tensors = sum(len(header) for header in headers(folder))
+            yield (
+                f"| {name} | {len(shards(folder))} | {tensors:,} | {ours.seconds:.2f} | "
+                f"{result.ratio:.1f} | {megabytes(ours)} |"
+            )
+
+    def deep(self) -> Rows:
+        """`dus verify --deep`: every weight is decoded and looked at."""
+        source = self.mistral(self.layers)
+        yield from self._against_readers(("verify", source, "--deep"), [source])
+
+    def base(self) -> Rows:
+        """`dus verify --base`: the result is compared with its source; both are read."""
+        source, result = self.mistral(self.layers), self.work / "based"
+        self.upscale(source, result, self.drop)
+        yield from self._against_readers(("verify", result, "--base", source), [source, result])
+        shutil.rmtree(result)
+
+    def checksums(self) -> Rows:
+        """`dus verify --checksums`: each byte is hashed twice, for its file and its tensor."""
+        source, sums = self.mistral(self.layers), self.work / "sums.json"
+        run((*DUS, "verify", source, "--write-checksums", sums))
+        yield from self._against_readers(("verify", source, "--checksums", sums), [source])
+
+    def _against_readers(self, words: Words, folders: Sequence[Path]) -> Rows:
+        """`dus` with `words` against `cat` and `sha256sum` of the shards that it reads."""
+        files = [path for folder in folders for path in shards(folder)]
+        size = sum(path.stat().st_size for path in files)
+        yield f"{size / 1e9:.1f} GB in {len(files)} files, {self.pairs} pairs with each peer."
+        yield ""
+        yield "| cache | peer | `dus` | peer | ratio | pairs' ratios | CPU s, dus | peak memory |"
+        yield "|---|---|---|---|---|---|---|---|"
+        for cache, prepare in (("warm", partial(warm, folders)), ("cold", cool)):
+            if cache == "cold" and not can_drop_caches():
+                yield "| cold | not measured: the page cache cannot be emptied here |"
+                continue
+            for peer in ("cat", "sha256sum"):
+                to_null = ("sh", "-c", f'exec {peer} "$@" > /dev/null', peer, *files)
+                result = compare(
+                    Candidate(prepare=prepare, command=partial(run, (*DUS, *words))),
+                    Candidate(prepare=prepare, command=partial(run, to_null)),
+                    pairs=self.pairs,
+                )
+                ours, theirs = median(result.ours), median(result.theirs)
+                yield (
+                    f"| {cache} | `{peer}` | {ours.seconds:.1f} s | {theirs.seconds:.1f} s | "
+                    f"**{result.ratio:.2f}** | {pair_ratios(result)} | {ours.cpu_seconds:.1f} | "
+                    f"{megabytes(ours)} |"
+                )
+
+
+def shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+def headers(folder: Path) -> Iterator[dict[str, object]]:
+    """The entries of each shard's header, without the metadata."""
+    for path in shards(folder):
+        with path.open("rb") as file:
+            header: dict[str, object] = json.loads(
+                file.read(int.from_bytes(file.read(8), "little"))
+            )
+        header.pop("__metadata__", None)
+        yield header
+
+
+def pair_ratios(result: Comparison) -> str:
+    """Our wall time divided by the peer's, for each pair."""
+    pairs = zip(result.ours, result.theirs, strict=True)
+    return ", ".join(f"{ours.seconds / theirs.seconds:.2f}" for ours, theirs in pairs)
+
 
 def comparison_row(name: str, result: Comparison) -> str:
     ours, theirs = median(result.ours), median(result.theirs)
-    ratios = ", ".join(
-        f"{one.seconds / other.seconds:.2f}"
-        for one, other in zip(result.ours, result.theirs, strict=True)
-    )
     return (
         f"| {name} | {ours.seconds:.1f} s | {theirs.seconds:.1f} s | **{result.ratio:.2f}** | "
-        f"{ratios} | {ours.cpu_seconds:.1f} | {theirs.cpu_seconds:.1f} |"
+        f"{pair_ratios(result)} | {ours.cpu_seconds:.1f} | {theirs.cpu_seconds:.1f} |"
     )
 
 
@@ -223,7 +309,7 @@ def megabytes(result: Run) -> str:
 
 
 def gigabytes(folder: Path) -> str:
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    size = sum(path.stat().st_size for path in shards(folder))
     return f"{size / 1e9:.1f} GB"
 
 
@@ -250,7 +336,10 @@ def xfs_image(work: Path) -> Iterator[Path | None]:
 
 
 def main() -> None:
-    parts = ("start", "tensors", "memory", "copy", "mergekit", "share")
+    parts = (
+        *("start", "tensors", "memory", "copy", "mergekit", "share"),
+        *("verify", "deep", "base", "checksums"),
+    )
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("part", nargs="*", choices=parts, default=parts)
     parser.add_argument("--work", type=Path, help="where to put the models [a temporary folder]")

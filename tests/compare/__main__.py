@@ -12,7 +12,7 @@ import argparse
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -27,7 +27,8 @@ from tests.compare.verdicts import Complaints, Ended, Verdict, judge, run
 from tests.verify.faults import FAULTS, Fault, arguments, write_faulty, write_pair
 
 ROOT = Path(__file__).parents[2]
-Controls: TypeAlias = dict[tuple[str, ...], Complaints]
+Command: TypeAlias = tuple[str, ...]
+Controls: TypeAlias = dict[Command, Complaints]
 """What each command says of the sound checkpoint."""
 
 
@@ -44,11 +45,10 @@ class Comparison:
         shutil.copytree(self.sound, self.case)
         tools = {self._command(tool, fault): tool for fault in FAULTS for tool in TOOLS}
         self.controls: Controls = {
-            command: _control(tools[command], ended)
-            for command, ended in zip(tools, _run_all(tools), strict=True)
+            command: _control(tools[command], ended) for command, ended in _run_all(tools).items()
         }
 
-    def _command(self, tool: Tool, fault: Fault) -> tuple[str, ...]:
+    def _command(self, tool: Tool, fault: Fault) -> Command:
         return tuple(tool.command(self.case / "model", arguments(fault, self.case)))
 
     def examine(self, fault: Fault) -> tuple[Row, list[str]]:
@@ -56,10 +56,11 @@ class Comparison:
         shutil.rmtree(self.case)
         write_faulty(self.sound, self.case, fault)
         commands = [self._command(tool, fault) for tool in TOOLS]
+        outcomes = _run_all(commands)
         verdicts: list[Verdict] = []
         words: list[str] = []
-        for tool, command, ended in zip(TOOLS, commands, _run_all(commands), strict=True):
-            control = self.controls[command]
+        for tool, command in zip(TOOLS, commands, strict=True):
+            ended, control = outcomes[command], self.controls[command]
             verdicts.append(_verdict(tool, fault, ended, control))
             words += [f"## {tool.title}", *_words(tool, ended, control)]
         row = Row(
@@ -71,9 +72,11 @@ class Comparison:
         return row, words
 
 
-def _run_all(commands: Iterable[Sequence[str]]) -> list[Ended | None]:
+def _run_all(commands: Iterable[Command]) -> dict[Command, Ended | None]:
+    """How each command ended; what is asked for twice runs once."""
+    distinct = list(dict.fromkeys(commands))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(partial(run, folder=ROOT), commands))
+        return dict(zip(distinct, pool.map(partial(run, folder=ROOT), distinct), strict=True))
 
 
 def _control(tool: Tool, ended: Ended | None) -> Complaints:

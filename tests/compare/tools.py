@@ -77,7 +77,7 @@ _LENS_ROW: Final = re.compile(r"^ +(error|warn|info) +([a-z-]+) +(\S.*)$", re.MU
 def read_lens(ended: Ended) -> Complaints:
     """The report of `lens analyze`, which ends with 0 whatever the analysis finds."""
     if ended.code:
-        return Complaints(errors=frozenset({ended.stdout.strip()}))
+        return Complaints(errors=frozenset(ended.stdout.splitlines()[-1:]))
     rows = _LENS_ROW.findall(ended.stdout)
     count = _LENS_COUNT.search(ended.stdout)
     if count is None or int(count[1]) != len(rows):
@@ -129,8 +129,8 @@ TOOLS: Final = (
     Tool(
         title="mlx-model-doctor",
         package="mlx-model-doctor",
-        purpose="checks a model repository before MLX loads it, without reading weights: files, "
-        "JSON, index, headers, token numbers",
+        purpose="checks a model repository before MLX loads it (files, JSON, index, headers, token "
+        "numbers), without reading weights: `mlx-model-doctor check local`",
         command=lambda folder, _: (
             _program("mlx-model-doctor"),
             *("check", "local", str(folder), "--format", "json"),
@@ -140,19 +140,12 @@ TOOLS: Final = (
     Tool(
         title="weightlens",
         package="weightlens",
-        purpose="analyses the weights' statistics: NaN, dead matrices, outliers; given the index",
+        purpose="analyses the weights' statistics (NaN, dead matrices, outliers), and refuses files "
+        "that are malformed: `lens analyze`, given the index",
         command=lambda folder, _: (
             _program("lens"),
             *("analyze", str(folder / "model.safetensors.index.json")),
         ),
         read=read_lens,
-    ),
-    Tool(
-        title="modelvet",
-        package="modelvet",
-        purpose="checks the structure of one safetensors or GGUF file: `verify_path`, for each "
-        "file of the folder",
-        command=_probe("modelvet"),
-        read=read_probe,
     ),
 )
