@@ -140,8 +140,8 @@ TOOLS: Final = (
     Tool(
         title="weightlens",
         package="weightlens",
-        purpose="analyses the weights' statistics (NaN, dead matrices, outliers), and refuses files "
-        "that are malformed: `lens analyze`, given the index",
+        purpose="analyses the weights' statistics (NaN, dead matrices, outliers), and refuses "
+        "malformed files: `lens analyze`, given the index",
         command=lambda folder, _: (
             _program("lens"),
             *("analyze", str(folder / "model.safetensors.index.json")),
