@@ -155,6 +155,8 @@ def _check_forms(
     for _, parameter, info in _tensors(counted, layers, infos):
         forms.setdefault(parameter, Counter())[info.dtype, info.shape] += 1
     usual = {name: kinds.most_common(1)[0][0] for name, kinds in forms.items()}
+    # Written once a parameter: a hostile shape is long, and the layers unlike it are many.
+    due = {name: quoted(list(shape)) for name, (_, shape) in usual.items()}
     for layer, parameter, info in _tensors(counted, layers, infos):
         name = stack.tensor_name(stack.numbers[layer], parameter)
         usual_dtype, usual_shape = usual[parameter]
@@ -174,7 +176,7 @@ def _check_forms(
                     code="layer-shape" if known else "layer-unlike",
                     tensor=name,
                     message=f"tensor {quoted(name)} has shape {quoted(list(info.shape))}, in other "
-                    f"layers {quoted(list(usual_shape))}",
+                    f"layers {due[parameter]}",
                     hint="A loader refuses it, unless the config gives every layer its own sizes.",
                 )
             )
