@@ -6,6 +6,7 @@ closely only when there is something in it. Layers are compared by samples, and 
 only when their samples agree.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -209,21 +210,22 @@ def scan_weights(
     layers = _Layers(checkpoint)
     with _Workers(checkpoint, report) as workers:
         samples: Counter[_Layer] = Counter()
-        pending: dict[tuple[str, str], list[_Part]] = {}
+        pending: dict[tuple[str, str], _Part] = {}
         for batch, seen in workers.run(_scan, _batches(checkpoint, layers)):
             samples.update(seen.samples)
             shard = batch.shard.name
             for part in seen.parts:
-                pending.setdefault((shard, part.tensor.name), []).append(part)
+                key = (shard, part.tensor.name)
+                pending[key] = _joined(pending[key], part) if key in pending else part
             for key in [
                 key
-                for key, parts in pending.items()
-                if key[0] != shard or parts[0].tensor.info.end <= batch.end
+                for key, part in pending.items()
+                if key[0] != shard or part.tensor.info.end <= batch.end
             ]:
                 _report_tensor(key[0], pending.pop(key), report)
             progress(batch.byte_count)
-        for (shard, _), parts in pending.items():
-            _report_tensor(shard, parts, report)
+        for (shard, _), part in pending.items():
+            _report_tensor(shard, part, report)
         if layers.incomplete or checkpoint.is_partial:
             return workers.bytes_read
         candidates = layers.alike(samples, plan_sources)
@@ -423,14 +425,29 @@ class _Reader:
         ):
             for block in self._batch.blocks:
                 data = memory[: block.end - block.begin]
+                begin = shard.header.data_start + block.begin
                 try:
-                    file.seek(shard.header.data_start + block.begin)
-                    _fill(file, data.data, shard.name)
+                    if _is_hole(descriptor, begin, begin + len(data)):
+                        data.fill(0)
+                    else:
+                        file.seek(begin)
+                        _fill(file, data.data, shard.name)
                 except OSError as error:
                     raise CheckpointError(
                         f"{shard.name}: cannot be read: {error.strerror}"
                     ) from None
                 yield block, data
+
+
+def _is_hole(descriptor: int, begin: int, end: int) -> bool:
+    """Whether nothing is stored of a range: a file of a terabyte may be all hole, and be zeros."""
+    if not hasattr(os, "SEEK_DATA") or os.fstat(descriptor).st_size < end:
+        return False
+    try:
+        return os.lseek(descriptor, begin, os.SEEK_DATA) >= end
+    except OSError as error:
+        # No data from there to the end; where the file system cannot tell, it is another error.
+        return error.errno == errno.ENXIO
 
 
 def _fill(file: FileIO, memory: memoryview, subject: str) -> None:
@@ -579,9 +596,23 @@ def _sole_code(elements: npt.NDArray[Any], magnitude: int) -> int | None:
     return first if np.bitwise_or.reduce(elements) == np.bitwise_and.reduce(elements) else None
 
 
-def _report_tensor(shard: str, parts: Sequence[_Part], report: Report) -> None:
-    """Reports what the notable parts of one tensor, in their order, say of it as a whole."""
-    tensor = parts[0].tensor
+def _joined(first: _Part, second: _Part) -> _Part:
+    """What two parts of a tensor, in this order, are together."""
+    special = dict(first.special)
+    for code, (count, at) in second.special.items():
+        before, start = special.get(code, (0, at))
+        special[code] = (before + count, start)
+    return _Part(
+        first.tensor,
+        first.byte_count + second.byte_count,
+        special,
+        first.sole if first.sole == second.sole else None,
+    )
+
+
+def _report_tensor(shard: str, part: _Part, report: Report) -> None:
+    """Reports what the notable parts of a tensor, joined, say of it as a whole."""
+    tensor = part.tensor
 
     def say(code: str, fact: str) -> None:
         report(
@@ -596,19 +627,15 @@ def _report_tensor(shard: str, parts: Sequence[_Part], report: Report) -> None:
 
     elements = tensor.info.element_count
     for code, what in (("weights-nan", "NaN"), ("weights-infinite", "infinity")):
-        found = [part.special[code] for part in parts if code in part.special]
-        if found:
-            count, first = sum(number for number, _ in found), found[0][1]
+        if code in part.special:
+            count, first = part.special[code]
             say(code, f"holds {what}: {count} of {elements} elements, the first is number {first}")
-    codes = {part.sole for part in parts}
-    is_whole = sum(part.byte_count for part in parts) == tensor.info.byte_count
-    if not is_whole or len(codes) > 1 or any(part.special for part in parts):
+    if part.special or part.byte_count != tensor.info.byte_count:
         return
-    (sole,) = codes
-    if sole == 0:
+    if part.sole == 0:
         say("weights-zero", f"is all zeros ({elements} elements)")
-    elif sole is not None:
-        say("weights-constant", f"has one value everywhere ({elements} elements of {sole:#x})")
+    elif part.sole is not None:
+        say("weights-constant", f"has one value everywhere ({elements} elements of {part.sole:#x})")
 
 
 def _digest(reader: _Reader) -> Counter[_Layer]:
@@ -622,7 +649,10 @@ def _digest(reader: _Reader) -> Counter[_Layer]:
             if tensor.layer is not None:
                 offset = block.begin + begin - tensor.info.begin
                 digest = hashlib.sha256(b"%b%d " % (tensor.role, offset))
-                digest.update(data.data[begin:end])
+                # Parts of one role and offset are equally long, so that nothing may stand for
+                # zeros; a hostile file holds terabytes of them.
+                if np.bitwise_or.reduce(data[begin:end]):
+                    digest.update(data.data[begin:end])
                 sums[tensor.layer] += int.from_bytes(digest.digest(), "little")
     return sums
 

@@ -369,6 +369,35 @@ def test_a_long_matrix_is_uniform_only_as_a_whole(
     assert found_in(model) == ({expected: {"long"}} if expected else {})
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0, "weights-zero"), (1, None), (0x7F80, "weights-infinite")]
+)
+def test_holes_of_a_file_are_zeros(model: Path, value: int, expected: str | None) -> None:
+    blocks = 200
+    entry = {"dtype": "BF16", "shape": [blocks, BLOCK // 2], "data_offsets": [0, blocks * BLOCK]}
+    text = json.dumps({"w": entry}).encode()
+    with model.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        if value:
+            file.seek(130 * BLOCK, os.SEEK_CUR)
+            file.write(value.to_bytes(2, "little"))
+        file.truncate(8 + len(text) + blocks * BLOCK)
+    assert found_in(model) == ({expected: {"w"}} if expected else {})
+
+
+def test_a_file_that_ends_in_a_hole_can_become_shorter(model: Path) -> None:
+    entry = {"dtype": "U8", "shape": [100 * BLOCK], "data_offsets": [0, 100 * BLOCK]}
+    text = json.dumps({"w": entry}).encode()
+    with model.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + 100 * BLOCK)
+    checkpoint = open_checkpoint(model)
+    cut(model)
+    collector = Collector()
+    scan_weights(checkpoint, collector)
+    assert [finding.code for finding in collector.findings] == ["file-unreadable"]
+
+
 def test_halves_of_two_values_are_not_one_value(model: Path) -> None:
     halves = codes_of("BF16", [0x3F80]) * (BLOCK // 2) + codes_of("BF16", [0]) * (BLOCK // 2)
     write_file(model, [Raw("long", "BF16", (2, BLOCK // 2), halves)])
