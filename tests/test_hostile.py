@@ -1,19 +1,26 @@
-"""Bad input at the command line: one clear error, the documented exit code, nothing written.
+"""Bad input at the command line: one clear error or a finding, the documented exit code, nothing
+written.
 
 What the format's own tests state of single files and values is stated here of whole runs: no
 traceback, nothing that a terminal or a CI system would obey, the source as it was.
 """
 
+import ast
 import dataclasses
 import hashlib
 import json
 import os
+import re
+import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -23,11 +30,14 @@ from typer.testing import CliRunner
 
 from dus_cli.cli.app import app
 from dus_cli.documents import write_documents
-from dus_cli.errors import DusError
+from dus_cli.errors import CheckpointError, DusError
+from dus_cli.findings import Severity
 from dus_cli.format.checkpoint import Checkpoint, open_checkpoint
+from dus_cli.format.dtypes import BITS_PER_ELEMENT
 from dus_cli.inspection import inspect_checkpoint
-from dus_cli.plan import plan_upscale
+from dus_cli.plan import PLAN_SCHEMA, plan_upscale
 from dus_cli.scaling import UpscaleRequest
+from dus_cli.verify.run import VerifyRequest, verify
 from tests.checkpoints import (
     load_all,
     mistral_checkpoint,
@@ -42,13 +52,17 @@ UPSCALES = (("upscale", "--drop", "1"), ("upscale", "--drop", "1", "--json"))
 DRY_RUNS = (("upscale", "--drop", "1", "--dry-run"),)
 COMMANDS = INSPECTIONS + UPSCALES
 
-NASTY = "\x1b[2J\x07\u202e\r\n::error::boo\n##[group]x\x9b\u2028\0"
+NASTY = "\x1b[2J\x07\u202e\r\n::error::boo\n##[group]x[bold]y\x9b\u2028\x85\0"
 """Clears a screen, turns text round, begins a line with a workflow command, and so on."""
 
 ONE = "model-00001-of-00002.safetensors"
 TWO = "model-00002-of-00002.safetensors"
 INDEX = "model.safetensors.index.json"
 WHOLE = "model.safetensors"
+
+FORMATS = ("human", "json", "github", "junit", "sarif", "quiet")
+COMMAND = re.compile(r"::(error|warning|notice) (file=[^:,]+,)?title=[a-z-]+::[^ ].*")
+"""A line that GitHub takes for an annotation, as `dus` writes them."""
 
 Make = Callable[[Path], object]
 
@@ -98,6 +112,29 @@ def assert_harmless(ran: Ran, *, as_json: bool = False) -> None:
             assert "##[" not in line or (as_json and stream is ran.out)
             assert len(line) < 5000
         assert "Traceback" not in stream
+
+
+def assert_harmless_report(ran: Ran, form: str) -> None:
+    """What `dus verify` printed is what its format says, and nothing else comes with it."""
+    for stream in (ran.out, ran.err):
+        assert all(line.isprintable() for line in stream.split("\n")), stream
+        assert "Traceback" not in stream
+        assert "##[" not in stream
+    assert_harmless(Ran(ran.code, "", ran.err))
+    if form == "human":
+        assert_harmless(ran)
+    elif form == "json":
+        outcome = strict_json(ran.out)
+        assert outcome["schema"] == ("dus-verify/1" if ran.code < 2 else "dus-error/1")
+    elif form == "github":
+        commands = [line for line in ran.out.split("\n") if line.lstrip().startswith("::")]
+        assert all(COMMAND.fullmatch(line) for line in commands), commands
+    elif form == "junit":
+        ElementTree.fromstring(ran.out)  # noqa: S314 - what dus wrote
+    elif form == "sarif":
+        assert strict_json(ran.out)["version"] == "2.1.0"
+    else:
+        assert ran.out == ""
 
 
 def assert_refused(ran: Ran, code: int, *, as_json: bool) -> None:
@@ -636,7 +673,11 @@ POSIX = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
         ("among litter", 0),
     ],
 )
-@pytest.mark.parametrize("command", [("inspect",), ("upscale", "--drop", "1")], ids=" ".join)
+@pytest.mark.parametrize(
+    "command",
+    [("inspect",), ("upscale", "--drop", "1"), ("verify",), ("verify", "--format", "github")],
+    ids=" ".join,
+)
 def test_a_posix_locale_is_enough(
     source: Path, command: tuple[str, ...], case: str, code: int
 ) -> None:
@@ -649,9 +690,13 @@ def test_a_posix_locale_is_enough(
         timeout=60,
         check=False,
     )
-    assert done.returncode == code, done
     # ASCII alone comes out of such a locale, escaped or not.
-    ran = Ran(code, done.stdout.decode("ascii"), done.stderr.decode("ascii"))
+    ran = Ran(done.returncode, done.stdout.decode("ascii"), done.stderr.decode("ascii"))
+    if name == "verify":
+        assert ran.code == (1 if code else 0), done
+        assert_harmless_report(ran, command[-1] if options else "human")
+        return
+    assert ran.code == code, done
     if code:
         assert_refused(ran, code, as_json=False)
     assert_harmless(ran)
@@ -752,3 +797,525 @@ def test_no_config_ends_in_anything_but_a_report_a_plan_or_an_error(
 )
 def test_known_traps_of_configs_are_avoided(sound: Checkpoint, fields: dict[str, Any]) -> None:
     survives(dataclasses.replace(sound, config={**mistral_config(4), **fields}))
+
+
+# --- dus verify --------------------------------------------------------------------------------
+
+NO_CHECKPOINT: Final = frozenset(
+    {
+        "an empty folder",
+        "only a config",
+        "pickled weights",
+        "GGUF weights",
+        "pickled weights with a nasty name",
+    }
+)
+"""Folders of which nothing can be verified; every other one has findings."""
+
+VALID_CONFIGS: Final = frozenset(
+    {
+        "an empty config",
+        "an unknown list as long as the layers",
+        "a model type that cannot be scaled",
+        "a nasty module name that cannot be renumbered",
+    }
+)
+"""What `dus upscale` cannot scale, and yet nothing is wrong with."""
+
+VERIFIED: Final[Mapping[str, tuple[Make, int]]] = {
+    **{case: (make, 3 if case in NO_CHECKPOINT else 1) for case, make in CHECKPOINTS.items()},
+    **{case: (make, 0 if case in VALID_CONFIGS else 1) for case, (make, _) in CONFIGS.items()},
+}
+
+
+@pytest.fixture(scope="module")
+def sound_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a sound checkpoint `base`, a `model` made from it, and its `sums.json`."""
+    place = tmp_path_factory.mktemp("pair")
+    base, model, sums = (place / name for name in ("base", "model", "sums.json"))
+    mistral_checkpoint(base)
+    assert run("upscale", str(base), "--drop", "1", "-q", "-o", str(model)).code == 0
+    assert run("verify", str(model), "-q", "--write-checksums", str(sums)).code == 0
+    return place
+
+
+def names_its_subject(finding: Mapping[str, Any], folder: Path) -> bool:
+    subjects = (str(folder), "config.json", "model.layers")
+    return bool(finding["file"] or finding["tensor"]) or any(
+        subject in finding["message"] for subject in subjects
+    )
+
+
+@pytest.mark.parametrize("case", VERIFIED)
+def test_a_bad_checkpoint_is_verified_in_every_format(source: Path, case: str) -> None:
+    make, code = VERIFIED[case]
+    make(source)
+    before = snapshot(source.parent)
+    for form in FORMATS:
+        ran = run("verify", str(source), "--format", form)
+        assert ran.code == code, ran
+        assert_harmless_report(ran, form)
+        if form == "json" and code == 1:
+            errors = [f for f in strict_json(ran.out)["findings"] if f["severity"] == "error"]
+            assert any(names_its_subject(finding, source) for finding in errors), errors
+        if code == 3:
+            assert str(source).split("/")[-1] in ran.err
+        else:
+            assert ran.err == ""
+    assert snapshot(source.parent) == before
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("case", VERIFIED)
+def test_a_bad_checkpoint_is_verified_against_weights_base_and_checksums(
+    source: Path, sound_pair: Path, case: str
+) -> None:
+    make, code = VERIFIED[case]
+    make(source)
+    sound, sums = str(sound_pair / "base"), str(sound_pair / "sums.json")
+    for path, options, codes in (
+        (source, ("--deep",), {code}),
+        # It was not made from that base, and is not what the manifest lists.
+        (source, ("--base", sound, "--drop", "1"), {code or 1}),
+        (source, ("--checksums", sums), {code or 1}),
+        # What cannot be up-scaled is no base (3), or not of this kind (2).
+        (sound, ("--base", str(source), "--drop", "1"), {3} if code else {1, 2, 3}),
+    ):
+        ran = run("verify", str(path), *options, "--json")
+        assert ran.code in codes, ran
+        assert_harmless_report(ran, "json")
+
+
+@pytest.mark.parametrize("case", SOUND)
+@pytest.mark.parametrize("form", FORMATS)
+def test_an_unusual_but_sound_checkpoint_is_valid(source: Path, case: str, form: str) -> None:
+    SOUND[case](source)
+    for options in ((), ("--deep",)):
+        ran = run("verify", str(source), *options, "--format", form)
+        assert (ran.code, ran.err) == (0, ""), ran
+        assert_harmless_report(ran, form)
+
+
+def with_layers(
+    parameters: Mapping[str, str],
+    config: Mapping[str, Any],
+    only_in: Mapping[str, range],
+    **extra: str,
+) -> Make:
+    """Four layers of zeros: parameter -> dtype, in all layers or those of `only_in`; each is a
+    matrix of 2 rows and 8 columns. `extra` tensors stand outside; `__` is a dot in their names."""
+
+    def make(folder: Path) -> None:
+        mistral_checkpoint(folder)
+        dtypes = {
+            f"model.layers.{layer}.{parameter}": dtype
+            for parameter, dtype in parameters.items()
+            for layer in only_in.get(parameter, range(4))
+        } | {name.replace("__", "."): dtype for name, dtype in extra.items()}
+        entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        end = 0
+        for name, dtype in dtypes.items():
+            begin, end = end, end + 2 * BITS_PER_ELEMENT[dtype]
+            entries[name] = entry(dtype, [2, 8], [begin, end])
+        (folder / WHOLE).write_bytes(framed(json.dumps(entries).encode(), bytes(end)))
+        (folder / "config.json").write_text(json.dumps({"num_hidden_layers": 4, **config}))
+
+    return make
+
+
+def in_hub_cache(folder: Path) -> None:
+    """`folder` is a link into the Hub's cache, where a snapshot is made of links to blobs."""
+    repository = folder.parent / "models--org--model"
+    snapshot_folder = repository / "snapshots" / ("0" * 40)
+    snapshot_folder.mkdir(parents=True)
+    blobs = mistral_checkpoint(repository / "blobs", shards=2)
+    for number, path in enumerate(sorted(blobs.iterdir())):
+        blob = path.rename(blobs / f"{number:064x}")
+        (snapshot_folder / path.name).symlink_to(os.path.relpath(blob, snapshot_folder))
+    folder.symlink_to(snapshot_folder)
+
+
+EXPERTS = {f"mlp.experts.{number}.up_proj.weight": "BF16" for number in range(3)}
+ALL_DTYPES = {f"all__{dtype}": dtype for dtype in BITS_PER_ELEMENT}
+VALID: Final[Mapping[str, Make]] = {
+    "every dtype of the format": with_layers({"x": "F32"}, {}, {}, **ALL_DTYPES),
+    "every dtype in the layers": with_layers({f"x.{d}": d for d in BITS_PER_ELEMENT}, {}, {}),
+    "tied weights": with_layers(
+        {"mlp.x": "F16"},
+        {"architectures": ["LlamaForCausalLM"], "tie_word_embeddings": True},
+        {},
+        model__embed__weight="F16",
+    ),
+    "experts behind a dense layer": with_layers(
+        {"mlp.gate.weight": "BF16", **EXPERTS, "mlp.up_proj.weight": "BF16"},
+        {"model_type": "deepseek_v3", "first_k_dense_replace": 1},
+        {
+            **dict.fromkeys(["mlp.gate.weight", *EXPERTS], range(1, 4)),
+            "mlp.up_proj.weight": range(1),
+        },
+    ),
+    "quantised": with_layers(
+        {"q.qweight": "I32", "q.qzeros": "I32", "q.scales": "F16", "q.g_idx": "I32"},
+        {"model_type": "llama", "quantization_config": {"quant_method": "gptq", "bits": 4}},
+        {},
+    ),
+    "quantised but for one layer": with_layers(
+        {"q.weight": "F8_E4M3", "q.weight_scale_inv": "F32"},
+        {"model_type": "llama", "quantization_config": {"quant_method": "fp8"}},
+        {"q.weight_scale_inv": range(1, 4)},
+    ),
+    "in the Hub's cache": in_hub_cache,
+}
+
+
+@pytest.mark.parametrize("case", VALID)
+def test_a_valid_checkpoint_of_any_kind_has_no_finding_that_is_an_error(
+    source: Path, case: str
+) -> None:
+    source.parent.mkdir()
+    VALID[case](source)
+    sums = source.parent / "sums.json"
+    for options in (("--deep",), ("--write-checksums", str(sums)), ("--checksums", str(sums))):
+        ran = run("verify", str(source), *options, "--json")
+        assert ran.code == 0, ran
+        outcome = strict_json(ran.out)
+        # Matrices of zeros are suspicious, and these are no whole models.
+        expected = {"weights-zero", "layers-identical", "tokenizer-missing"}
+        assert set(outcome["counts"]) <= expected, outcome
+
+
+NAMES = (
+    NASTY.replace("\0", "").replace("/", ""),
+    os.fsdecode(b"caf\xe9"),
+    "::error::boo",
+    "%0A::error::boo",
+    "-n",
+    "mod\u00e8le",
+    "n" * 200,
+)
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_nasty_names_of_files_are_harmless_in_findings(source: Path, name: str) -> None:
+    folder = source.with_name(name)
+    mistral_checkpoint(folder, shards=2)
+    (folder / f"{name}.safetensors").write_bytes(b"")
+    (folder / f"{name}.json").write_bytes(b"{")
+    (folder / f"{name}.txt").symlink_to(source.parent)
+    (folder / f"link{name}").symlink_to("/etc/passwd")
+    index = json.loads((folder / INDEX).read_bytes())
+    index["weight_map"]["model.norm.weight"] = f"{name!a}.safetensors".replace("/", "")
+    index["weight_map"][name.encode(errors="replace").decode()] = ONE
+    (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    for form in FORMATS:
+        ran = run("verify", str(folder), "--deep", "--format", form)
+        assert ran.code == 1
+        assert_harmless_report(ran, form)
+        if form == "json":
+            found = set(strict_json(ran.out)["counts"])
+            assert {"shard-stray", "file-json", "file-link", "index-tensor-unknown"} <= found
+
+
+def test_a_summary_for_github_is_harmless(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
+    CHECKPOINTS["an index that names a nasty tensor"](source)
+    assert run("verify", str(source), "--format", "github").code == 1
+    summary = (tmp_path / "summary").read_text(encoding="utf-8")
+    assert summary.count("index-tensor-unknown") == 1
+    assert_harmless(Ran(1, summary, ""))
+
+
+MANIFESTS: Final[Mapping[str, Callable[[Path], object]]] = {
+    "absent": lambda path: None,
+    "a pipe": lambda path: os.mkfifo(path),
+    "a folder": lambda path: path.mkdir(),
+    "an endless device": lambda path: path.symlink_to("/dev/zero"),
+    "a link to itself": circle,
+    "empty": lambda path: path.touch(),
+    "no JSON": lambda path: path.write_bytes(b"{" + NASTY.encode()),
+    "a list": lambda path: path.write_bytes(b"[]"),
+    "nested 100,000 deep": lambda path: path.write_bytes(b'{"a":' + nested(100_000) + b"}"),
+    "5,000 digits": lambda path: path.write_bytes(b'{"a":' + b"9" * 5000 + b"}"),
+    "a nasty key twice": lambda path: path.write_bytes(b'{"\\u001b":1,"\\u001b":2}'),
+    "sparse and huge": lambda path: (path.touch(), os.truncate(path, 10**12)),
+}
+
+
+@pytest.mark.parametrize("case", MANIFESTS)
+def test_a_bad_manifest_is_one_error_and_code_3(
+    sound_pair: Path, tmp_path: Path, case: str
+) -> None:
+    manifest = tmp_path / "sums"
+    MANIFESTS[case](manifest)
+    for form in FORMATS:
+        ran = run(
+            "verify", str(sound_pair / "model"), "--checksums", str(manifest), "--format", form
+        )
+        assert ran.code == 3
+        assert_harmless_report(ran, form)
+        assert str(manifest) in ran.err
+
+
+SPOILT = (
+    "config.json",
+    "dus.json",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "../sums.json",
+)
+WEIRD = (NASTY, "", [NASTY], {NASTY: NASTY}, None, True, -1, 10**4299, 1e308, [], {}, "../../x")
+
+
+@settings(
+    deadline=None,
+    derandomize=True,
+    max_examples=100,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(st.data(), st.sampled_from(SPOILT), st.sampled_from(FORMATS))
+def test_no_document_with_a_strange_value_ends_in_anything_but_findings_or_an_error(
+    sound_pair: Path, data: st.DataObject, name: str, form: str
+) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        shutil.copytree(sound_pair, place, dirs_exist_ok=True)
+        path = Path(place, "model", name)
+        document = json.loads(path.read_bytes())
+        spoil(document, data)
+        path.write_text(json.dumps(document), encoding="utf-8")
+        more = ("--deep", "--base", f"{place}/base", "--checksums", f"{place}/sums.json")
+        ran = run("verify", f"{place}/model", *more, "--format", form)
+    assert ran.code in (0, 1, 2, 3)
+    assert_harmless_report(ran, form)
+
+
+def spoil(document: Any, data: st.DataObject) -> None:
+    """Puts something strange in a random place of a JSON document."""
+    while True:
+        places = list(document) if isinstance(document, dict) else list(range(len(document)))
+        if not places:
+            return
+        place = data.draw(st.sampled_from(places))
+        inner = document[place]
+        if not (isinstance(inner, dict | list) and inner and data.draw(st.booleans())):
+            document[place] = data.draw(st.sampled_from(WEIRD))
+            return
+        document = inner
+
+
+def test_numbers_at_the_interpreters_limit_are_shown(source: Path) -> None:
+    most = 10**4300 - 1
+    sizes = ("hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim")
+    fields = dict.fromkeys((*sizes, "vocab_size", "intermediate_size"), most)
+    config = {**mistral_config(4), **fields, "model_type": "afmoe", "moe_layers": [-most]}
+    for model_type in ("mistral", "qwen2_moe", "kimi_linear"):
+        config |= {"model_type": model_type, "mlp_only_layers": [-most]}
+        config["linear_attn_config"] = {"kda_layers": [-most], "full_attn_layers": [-most]}
+        write_checkpoint(source, mistral_tensors(4), config)
+        ran = run("verify", str(source), "--json")
+        assert_harmless_report(ran, "json")
+        assert "thousands of digits" in ran.out
+
+
+# --- files that change while they are read -----------------------------------------------------
+
+
+def test_a_shard_that_shrinks_under_its_header_is_a_finding(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = mistral_checkpoint(source) / WHOLE
+    read = os.read
+
+    def cut_and_read(descriptor: int, count: int) -> bytes:
+        os.truncate(path, 100)
+        return read(descriptor, count)
+
+    monkeypatch.setattr(os, "read", cut_and_read)
+    ran = run("verify", str(source), "--json")
+    assert ran.code == 1
+    [finding] = strict_json(ran.out)["findings"]
+    assert (finding["code"], finding["file"]) == ("file-unreadable", WHOLE)
+    assert "became shorter" in finding["message"]
+
+
+@pytest.mark.parametrize("of", ["model", "base"])
+@pytest.mark.parametrize("mode", ["deep", "base", "checksums"])
+def test_a_shard_that_shrinks_while_weights_are_read_is_a_finding_or_an_error(
+    sound_pair: Path, tmp_path: Path, mode: str, of: str
+) -> None:
+    shutil.copytree(sound_pair, tmp_path, dirs_exist_ok=True)
+    shards = sorted((tmp_path / of).glob("*.safetensors"))
+
+    @contextmanager
+    def cutting(*_: object) -> Iterator[Callable[[int], None]]:
+        for shard in shards:
+            os.truncate(shard, shard.stat().st_size - 1)
+        yield lambda count: None
+
+    request = {
+        "deep": VerifyRequest(deep=True),
+        "base": VerifyRequest(base=open_checkpoint(tmp_path / "base")),
+        "checksums": VerifyRequest(checksums=tmp_path / "sums.json"),
+    }[mode]
+    try:
+        outcome = verify(tmp_path / "model", request, progress=cutting)
+    except CheckpointError as error:
+        assert (mode, of) == ("base", "base")
+        assert any(shard.name in error.message for shard in shards)
+        return
+    if of == "model":
+        errors = {f.file for f in outcome.findings if f.check.severity is Severity.ERROR}
+        assert errors == {shard.name for shard in shards}
+    else:
+        assert outcome.valid == (mode != "base")
+
+
+# --- bombs: what is small on disk and large in memory, or slow ---------------------------------
+
+GIBIBYTE = 1 << 30
+SECONDS = 30
+"""For each bomb; most take one, on a machine that does nothing else."""
+
+
+def many(count: int, member: Callable[[int], str]) -> bytes:
+    return ("{" + ",".join(map(member, range(count))) + "}").encode()
+
+
+def empty(name: str) -> str:
+    return f'"{name}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'
+
+
+def with_odd_layers(folder: Path) -> None:
+    """Each of 5,000 layers has a tensor of its own, and the first has 20,000."""
+    first = many(20_000, lambda number: empty(f"model.layers.0.p{number}"))
+    rest = many(5_000, lambda number: empty(f"model.layers.{number}.q{number}"))
+    with_config(num_hidden_layers=5_000)(folder)
+    (folder / WHOLE).write_bytes(framed(first[:-1] + b"," + rest[1:]))
+
+
+def with_long_shapes(folder: Path) -> None:
+    """Two layers share a shape of a million dimensions, 2,000 others have others."""
+    shapes = [[0, *[1] * 1_000_000]] * 2 + [[0, number] for number in range(2_000)]
+    entries = {
+        f"model.layers.{number}.x": entry("U8", shape, [0, 0])
+        for number, shape in enumerate(shapes)
+    }
+    with_config(num_hidden_layers=len(shapes))(folder)
+    (folder / WHOLE).write_bytes(framed(json.dumps(entries).encode()))
+
+
+def with_record(**fields: Any) -> Make:
+    def make(folder: Path) -> None:
+        record = {"schema": PLAN_SCHEMA, "shards": [], "config_changes": [], "carried_files": []}
+        with_file("dus.json", json.dumps(record | fields).encode())(folder)
+
+    return make
+
+
+def sparse(folder: Path) -> None:
+    """A shard of a terabyte that takes a block on the disk."""
+    text = header(a=entry("U8", [10**12], [0, 10**12]))
+    with_file(WHOLE, framed(text))(folder)
+    os.truncate(folder / WHOLE, 8 + len(text) + 10**12)
+
+
+BOMBS: Final[Mapping[str, tuple[Make, str]]] = {
+    "a header of empty lists": (
+        lambda folder: with_header(b'{"a":[[]' + b",[]" * 15_000_000 + b"]}")(folder),
+        WHOLE,
+    ),
+    "a name of 50 MB": (
+        lambda folder: with_header(header(**{"n" * 50_000_000: 1}))(folder),
+        WHOLE,
+    ),
+    "a name that is all numbers": (with_header(header(**{"a.0." * 200_000: 1})), WHOLE),
+    "100,000 broken entries": (
+        lambda folder: with_header(many(100_000, lambda number: f'"{number}":1'))(folder),
+        WHOLE,
+    ),
+    "layers that all differ": (with_odd_layers, "model.layers"),
+    "long shapes": (with_long_shapes, "model.layers"),
+    "100,000 absent shards": (
+        lambda folder: with_file(
+            INDEX,
+            b'{"weight_map":' + many(100_000, lambda number: f'"t{number}":"s{number}"') + b"}",
+            shards=2,
+        )(folder),
+        INDEX,
+    ),
+    "an index of empty lists": (
+        lambda folder: with_file(
+            INDEX, b'{"weight_map":{"a":[[]' + b",[]" * 15_000_000 + b"]}}", shards=2
+        )(folder),
+        INDEX,
+    ),
+    "a path of dots": (
+        with_record(config_changes=[{"field": "a." * 500_000, "after": 1}]),
+        "dus.json",
+    ),
+    "100,000 recorded shards": (
+        lambda folder: with_record(shards=[{"name": f"{n}"} for n in range(100_000)])(folder),
+        "dus.json",
+    ),
+    "a tokenizer over the limit": (
+        lambda folder: os.truncate(mistral_checkpoint(folder) / "tokenizer.json", 10**12),
+        "tokenizer.json",
+    ),
+    "a record over the limit": (
+        lambda folder: (with_record()(folder), os.truncate(folder / "dus.json", 10**12)),
+        "dus.json",
+    ),
+    "a sparse terabyte": (sparse, "config.json"),
+}
+"""How to make it, and what a finding must name."""
+
+
+RUN_BOMBS = """
+import resource, signal, sys, time
+from typer.testing import CliRunner
+from dus_cli.cli.app import app
+
+def stop(*_):
+    raise SystemError("out of time")
+
+signal.signal(signal.SIGALRM, stop)
+limit, seconds, *folders = sys.argv[1:]
+resource.setrlimit(resource.RLIMIT_AS, (int(limit), int(limit)))
+for folder in folders:
+    signal.alarm(int(seconds))
+    result = CliRunner().invoke(app, ["verify", folder], prog_name="dus")
+    signal.alarm(0)
+    print(ascii((result.exit_code, result.stdout, result.stderr)), flush=True)
+"""
+"""One process for all: to start one takes longer than most bombs do."""
+
+
+@pytest.fixture(scope="module")
+def verified_bombs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Ran]:
+    """What `dus verify` says of each bomb, in a gibibyte of memory and limited time."""
+    place = tmp_path_factory.mktemp("bombs")
+    for number, (make, _) in enumerate(BOMBS.values()):
+        make(place / str(number))
+    folders = [str(place / str(number)) for number in range(len(BOMBS))]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_BOMBS, str(GIBIBYTE), str(SECONDS), *folders],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    shutil.rmtree(place)
+    assert done.returncode == 0, done
+    lines = done.stdout.splitlines()
+    return {case: Ran(*ast.literal_eval(line)) for case, line in zip(BOMBS, lines, strict=True)}
+
+
+@pytest.mark.parametrize("case", BOMBS)
+def test_a_bomb_is_a_finding_in_bounded_memory_and_time(
+    verified_bombs: Mapping[str, Ran], case: str
+) -> None:
+    ran = verified_bombs[case]
+    assert ran.code == 1, ran
+    assert ran.err == ""
+    assert_harmless(ran)
+    assert BOMBS[case][1] in ran.out

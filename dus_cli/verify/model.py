@@ -91,6 +91,16 @@ def _check_count(config: Section, stacks: Sequence[LayerStack], report: Report) 
                     )
                 )
         return
+    if not stacks:
+        report(
+            Finding(
+                code="config-layer-count",
+                file="config.json",
+                message="counts layers, but no tensor's name holds a layer number",
+                hint="Another model's weights, or renamed ones: no loader finds the layers.",
+            )
+        )
+        return
     try:
         choose_stacks(config, stacks)
     except RequestError:
