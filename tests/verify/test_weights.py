@@ -19,7 +19,8 @@ from dus_cli.findings import Collector, Finding, Group, refuse
 from dus_cli.format.checkpoint import Checkpoint, open_checkpoint
 from dus_cli.format.dtypes import BITS_PER_ELEMENT
 from dus_cli.verify import weights
-from dus_cli.verify.weights import ENCODINGS, scan_weights
+from dus_cli.verify.encodings import ENCODINGS
+from dus_cli.verify.weights import scan_weights
 
 BLOCK = 1 << 20
 """Bytes; data of that much is examined at once."""
