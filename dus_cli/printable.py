@@ -24,10 +24,12 @@ def markdown_code(text: str) -> str:
 
 def quoted(value: object) -> str:
     """`repr(value)`, its middle left out where it is long: a name in a file may be megabytes."""
-    if isinstance(value, str | list | tuple) and len(value) > _QUOTED_CHARACTERS:
-        # The ends are all that is shown, and a hostile file has its values quoted by the million.
-        half = _QUOTED_CHARACTERS // 2
+    half = _QUOTED_CHARACTERS // 2
+    # The ends are all that is shown, and a hostile file has its values quoted by the million.
+    if isinstance(value, str) and len(value) > _QUOTED_CHARACTERS:
         value = value[:half] + value[-half:]
+    elif isinstance(value, list | tuple) and len(value) > _QUOTED_CHARACTERS:
+        value = type(value)((*value[:half], *value[-half:]))
     try:
         text = repr(value)
     except RecursionError:
@@ -37,5 +39,4 @@ def quoted(value: object) -> str:
         return "a number of thousands of digits"
     if len(text) <= _QUOTED_CHARACTERS:
         return text
-    half = _QUOTED_CHARACTERS // 2
     return f"{text[:half]}…{text[-half:]}"
