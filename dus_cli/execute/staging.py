@@ -60,6 +60,10 @@ class Staging:
         finished = self.payload / path
         return finished.is_file() and finished.stat().st_size == size
 
+    def discard(self) -> None:
+        """Throws away all files, finished or not, so that the next run starts anew."""
+        shutil.rmtree(self.payload, ignore_errors=True)
+
     def has_anything(self) -> bool:
         """Whether there is a file, finished or not, that a later run could make use of."""
         return any(path.is_file() for path in self.payload.rglob("*"))

@@ -115,12 +115,27 @@ def execute(
             _Writer(source, staging, progress, direct=direct).run(unfinished, workers)
             if _source_state(plan, source) != before:
                 raise CheckpointError(f"{source}: changed while it was copied; nothing was made")
-            for name, content in check(staging.payload).items():
+            for name, content in _checked(staging, check).items():
                 write_durably(staging.payload / name, content)
             staging.commit(replace=force)
             return to_write
+        except CheckpointError:
+            # What was copied may be of either state of the source, and a source that is put back
+            # with its old time of change would look like the one that was begun with.
+            staging.discard()
+            raise
         except OSError as error:
             raise _output_error(error, target, staging) from error
+
+
+def _checked(staging: Staging, check: Callable[[Path], Mapping[str, bytes]]) -> Mapping[str, bytes]:
+    """What `check` returns; a result that it refuses is not kept, or no run would ever make
+    another one."""
+    try:
+        return check(staging.payload)
+    except OutputError:
+        staging.discard()
+        raise
 
 
 def _digest(files: Sequence[OutputFile]) -> str:
