@@ -133,6 +133,11 @@ def upscale(
     with exit_codes(output, interrupted=_INTERRUPTED):
         if plan_to is not None and not dry_run:
             raise RequestError("--plan saves the plan of a dry run", hint="Add --dry-run.")
+        if dry_run and (verify or checksums):
+            raise RequestError(
+                "--verify and --checksums are about the result, and a dry run makes none",
+                hint="Leave out --dry-run.",
+            )
         if from_plan is not None:
             planned = (drop, target_layers, stack, config_rule, max_shard_size, base_model)
             if any(value is not None and value != [] for value in planned):

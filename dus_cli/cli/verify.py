@@ -89,7 +89,12 @@ def verify_command(
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Take warnings as errors.")] = False,
     format_: Annotated[
-        Format, typer.Option("--format", help="How to print what was found.")
+        Format,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="How to print it: human, json, github, junit, sarif or quiet.",
+        ),
     ] = Format.HUMAN,
     as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
     quiet: Annotated[
@@ -115,6 +120,8 @@ def verify_command(
     form = Format.JSON if as_json else Format.QUIET if quiet else format_
     output = Output(as_json=form is Format.JSON, quiet=form is Format.QUIET)
     with exit_codes(output):
+        if (form is not format_ and format_ is not Format.HUMAN) or (as_json and quiet):
+            raise RequestError("--format, --json and --quiet say the same", hint="Give one.")
         ignored = frozenset(ignore or ())
         unknown = sorted(ignored - CHECKS.keys())
         if unknown:
@@ -139,8 +146,10 @@ def verify_command(
                 _print(unreadable(source.name, error), form, source.path, output)
             raise
         _print(outcome, form, source.path, output)
-        if write_checksums is not None:
-            _write_checksums(source.path, Path(write_checksums), outcome, output)
+        if write_checksums is not None and outcome.valid:
+            _write_checksums(source.path, Path(write_checksums), output)
+        elif write_checksums is not None:
+            output.note([f"{write_checksums}: not written, for the checkpoint has errors"])
     if not outcome.valid:
         raise typer.Exit(FINDINGS_EXIT_CODE)
 
@@ -201,15 +210,10 @@ def _print(outcome: Verification, form: Format, path: Path, output: Output) -> N
                 file.write(github_summary(outcome))
 
 
-def _write_checksums(folder: Path, manifest: Path, outcome: Verification, output: Output) -> None:
+def _write_checksums(folder: Path, manifest: Path, output: Output) -> None:
     from dus_cli.execute.staging import write_durably
     from dus_cli.verify.checksums import compute_checksums, own_path
 
-    if not outcome.valid:
-        raise OutputError(
-            f"{manifest}: not written, for the checkpoint has errors",
-            hint="Repair it first, or leave the codes out with --ignore.",
-        )
     checkpoint = open_checkpoint(folder)
     with progress_bars(output) as progress, progress("hashing", checkpoint.tensor_bytes) as count:
         itself = own_path(checkpoint, manifest)

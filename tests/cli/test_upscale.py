@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dus_cli.execute.staging import Staging
 from tests.checkpoints import mistral_checkpoint, mistral_config, mistral_tensors, write_checkpoint
 from tests.cli.conftest import Dus
 from tests.execute.helpers import contents
@@ -59,6 +60,8 @@ REFUSED = [
     pytest.param(["model", "--drop", "1", "--config-rule", "x=keep"], "no field", id="no field"),
     pytest.param(["model", "--drop", "1", "--max-shard-size", "big"], "not a size", id="no size"),
     pytest.param(["model", "--drop", "1", "--plan", "p"], "Add --dry-run", id="plan, no dry run"),
+    pytest.param(["model", "-m", "1", "--dry-run", "--verify"], "makes none", id="dry proof"),
+    pytest.param(["model", "-m", "1", "--dry-run", "--checksums"], "makes none", id="dry sums"),
     pytest.param(["model/model.safetensors", "--drop", "1"], "is one file", id="one file"),
     pytest.param(["--from-plan", "p", "--drop", "1"], "plan again", id="plan and drop"),
     pytest.param(["--from-plan", "p", "--max-shard-size", "1GB"], "plan again", id="plan and size"),
@@ -321,3 +324,54 @@ def test_path_of_the_result_can_be_opened_whatever_its_bytes(tmp_path: Path) -> 
     ).stdout
     assert printed == b"out-\xff-\xc3\xa4\n"
     assert (Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + printed[:-1])) / "dus.json").exists()
+
+
+def test_result_with_checksums_is_proved_by_them(dus: Dus, tmp_path: Path) -> None:
+    mistral_checkpoint(tmp_path / "model", shards=2)
+    made = dus("upscale", "model", "--drop", "1", "-o", "deep", "--verify", "--checksums")
+    assert made.exit_code == 0
+    assert "equal to its source byte for byte" in made.stderr
+    manifest = "deep/dus-checksums.json"
+    assert dus("verify", "deep", "--checksums", manifest, "--strict").exit_code == 0
+    again = dus("upscale", "deep", "--drop", "1", "-o", "deeper")
+    assert again.exit_code == 0
+    assert not (tmp_path / "deeper" / "dus-checksums.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "first", "code"),
+    [
+        (("--verify",), b"\xff", "base-bytes"),
+        ((), b"", "data-length"),
+    ],
+)
+def test_result_that_fails_its_check_is_not_put_into_place(
+    dus: Dus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    first: bytes,
+    code: str,
+) -> None:
+    mistral_checkpoint(tmp_path / "model")
+    finish = Staging.finish
+
+    def spoil(self: Staging, path: str) -> None:
+        finish(self, path)
+        if path.startswith("model-00002"):
+            content = (self.payload / path).read_bytes()
+            (self.payload / path).write_bytes(content[:-1] + first)
+
+    monkeypatch.setattr(Staging, "finish", spoil)
+    result = dus("upscale", "model", "--drop", "1", "-o", "deep", *options)
+    assert result.exit_code == 4
+    assert f"the result fails its own check ({code})" in result.stderr
+    assert not (tmp_path / "deep").exists()
+
+
+def test_faults_of_the_source_are_told_and_inherited(dus: Dus, tmp_path: Path) -> None:
+    mistral_checkpoint(tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").write_text("{", encoding="utf-8")
+    result = dus("upscale", "model", "--drop", "1", "-o", "deep")
+    assert result.exit_code == 0
+    assert "the source has faults that the result has too: file-json (1)" in result.stderr
