@@ -252,7 +252,7 @@ class Bench:
         """`dus` with `words` against `cat` and `sha256sum` of the shards that it reads."""
         files = [path for folder in folders for path in shards(folder)]
         size = sum(path.stat().st_size for path in files)
-        yield f"{size / 1e9:.1f} GB in {len(files)} files, {self.pairs} pairs with each peer."
+        yield f"{size / 1e9:.1f} GB, {self.pairs} pairs with each peer."
         yield ""
         yield "| cache | peer | `dus` | peer | ratio | pairs' ratios | CPU s, dus | peak memory |"
         yield "|---|---|---|---|---|---|---|---|"
