@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.checkpoints import mistral_checkpoint
+from tests.execute.helpers import run
 from tests.format.raw_files import entry, framed, header
 from tests.fuzz.targets import FILES, SEPARATOR
 
@@ -62,10 +63,15 @@ def _folders() -> Iterator[bytes]:
     with tempfile.TemporaryDirectory(prefix="dus-fuzz") as place:
         for shards in (1, 2):
             folder = mistral_checkpoint(Path(place) / str(shards), layers=2, shards=shards)
-            contents = [
-                path.read_bytes() if (path := folder / name).exists() else b"" for name in FILES
-            ]
-            yield SEPARATOR.join(contents)
+            yield _joined(folder)
+            # Two shards again, and a dus.json.
+            run(folder, folder.with_name(f"{shards}-scaled"), drop=0)
+            yield _joined(folder.with_name(f"{shards}-scaled"))
     tiny = framed(header(**{"model.layers.0.a": entry("F16", [2, 3], [0, 12])}), bytes(12))
     record = json.dumps({"schema": "dus-plan/1", "shards": [], "config_changes": []}).encode()
     yield SEPARATOR.join([b'{"num_hidden_layers":1}', b"", b"", b"", tiny, record, b"{}"])
+
+
+def _joined(folder: Path) -> bytes:
+    paths = (folder / name for name in FILES)
+    return SEPARATOR.join(path.read_bytes() if path.exists() else b"" for path in paths)
