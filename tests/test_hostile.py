@@ -16,6 +16,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -1328,3 +1329,42 @@ def test_a_bomb_is_a_finding_in_bounded_memory_and_time(
     assert ran.err == ""
     assert_harmless(ran)
     assert BOMBS[case][1] in ran.out
+
+
+@pytest.mark.parametrize("started", [0, 1])
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("verify", ("--deep",)),
+        ("verify", ("--base", "base")),
+        ("verify", ("--checksums", "sums.json")),
+        ("upscale", ("--drop", "1", "-q", "-o", "target")),
+    ],
+    ids=str,
+)
+def test_a_system_that_starts_no_more_threads_is_one_error(
+    sound_pair: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    options: tuple[str, ...],
+    started: int,
+) -> None:
+    shutil.copytree(sound_pair, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    start, left = threading.Thread.start, [None] * started
+
+    def start_or_fail(thread: threading.Thread) -> None:
+        if not left:
+            raise RuntimeError("can't start new thread")
+        left.pop()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_or_fail)
+    ran = run(command, "model", *options)
+    if ran.code:
+        assert_refused(ran, 3, as_json=False)
+        assert not Path("target").exists()
+    else:
+        assert started, "one thread was enough"
+    assert threading.active_count() == 1

@@ -3,12 +3,15 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import typer
 
 from dus_cli.cli.output import Output
 from dus_cli.errors import INTERRUPTED_EXIT_CODE, CheckpointError, DusError, OutputError
+
+_NO_THREAD: Final = "can't start new thread"
+"""What the interpreter says, by an exception that can mean anything."""
 
 
 @contextmanager
@@ -24,6 +27,16 @@ def exit_codes(output: Output, *, interrupted: str = "Interrupted.") -> Iterator
             CheckpointError(
                 "not enough memory for the headers of this checkpoint",
                 hint="No real model comes near that: the file is likely hostile or damaged.",
+            ),
+        )
+    except RuntimeError as error:
+        if str(error) != _NO_THREAD:
+            raise
+        _fail(
+            output,
+            CheckpointError(
+                "the system starts no more threads",
+                hint="Memory or processes are limited (ulimit -v, ulimit -u): raise the limit.",
             ),
         )
     except KeyboardInterrupt:

@@ -224,9 +224,9 @@ class _Writer:
         threads = [
             threading.Thread(target=self._work, args=(pieces, results)) for _ in range(workers)
         ]
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             for _ in threads:
                 error = results.get()
                 if error is not None:
@@ -234,7 +234,8 @@ class _Writer:
         finally:
             self._stop.set()
             for thread in threads:
-                thread.join()
+                if thread.ident is not None:  # It was started.
+                    thread.join()
 
     def _work(
         self,
