@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from heapq import nsmallest
-from typing import Final
+from typing import Any, Final
 
 from dus_cli.errors import CheckpointError, RequestError
 from dus_cli.findings import Finding, Report
@@ -85,6 +85,10 @@ def _check_names(
     kinds = Counter(names.values())
     usual = max(kinds, key=lambda kind: (kinds[kind], len(kind)))
     odd = [layer for layer in layers if names[layer] != usual]
+    ends = (0, counted.layer_count - 1)
+    if not known:  # Types have kinds of layers, and special ends; one layer alone is odd.
+        agreed = _mostly_alike(kinds)
+        odd = [layer for layer in odd if agreed and kinds[names[layer]] == 1 and layer not in ends]
     if len(odd) > _MAX_ODD:
         report(
             Finding(
@@ -98,9 +102,8 @@ def _check_names(
         if layer == 0:
             missing -= _FIRST_LAYER_LACKS.get(model_type, frozenset())
         subject = f"layer {stack.numbers[layer]} of {quoted(stack.prefix)}"
-        at_an_end = layer in (0, counted.layer_count - 1)
-        if not missing and not extra:
-            continue
+        if not missing and (not extra or layer in ends):
+            continue  # T5 and its kin keep what all layers share in the first one.
         fact = " and ".join(
             f"{verb} {_listed(tensors)}"
             for verb, tensors in (("lacks", missing), ("has", extra))
@@ -123,7 +126,7 @@ def _check_names(
                     hint="A loader fills it with random values; make the checkpoint anew.",
                 )
             )
-        elif not at_an_end:  # T5 and its kin keep what all layers share in the first one.
+        else:
             report(
                 Finding(
                     code="layer-extra",
@@ -155,6 +158,8 @@ def _check_forms(
     for _, parameter, info in _tensors(counted, layers, infos):
         forms.setdefault(parameter, Counter())[info.dtype, info.shape] += 1
     usual = {name: kinds.most_common(1)[0][0] for name, kinds in forms.items()}
+    agreed = {name for name, kinds in forms.items() if _mostly_alike(kinds)}
+    ends = (0, counted.layer_count - 1)
     # Written once a parameter: a hostile shape is long, and the layers unlike it are many.
     due = {name: quoted(list(shape)) for name, (_, shape) in usual.items()}
     for layer, parameter, info in _tensors(counted, layers, infos):
@@ -170,7 +175,14 @@ def _check_forms(
                     hint="Mixed dtypes are legal; if they are not meant, convert the tensor.",
                 )
             )
-        elif info.shape != usual_shape:
+        elif info.shape != usual_shape and (
+            known
+            or (
+                parameter in agreed
+                and forms[parameter][info.dtype, info.shape] == 1
+                and layer not in ends
+            )
+        ):
             report(
                 Finding(
                     code="layer-shape" if known else "layer-unlike",
@@ -180,6 +192,15 @@ def _check_forms(
                     hint="A loader refuses it, unless the config gives every layer its own sizes.",
                 )
             )
+
+
+def _mostly_alike(kinds: Counter[Any]) -> bool:
+    """Whether more than half, and more than two, are of one kind: one other is odd then.
+
+    Swin and its kin are stages, each of another width, and no two are alike.
+    """
+    most = max(kinds.values())
+    return most > 2 and 2 * most > kinds.total()
 
 
 def _tensors(

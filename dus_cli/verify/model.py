@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Final
 
 from dus_cli.errors import CheckpointError, RequestError
@@ -18,6 +18,7 @@ from dus_cli.model.architecture import (
     choose_stacks,
     find_sections,
     section_at,
+    words_of,
 )
 from dus_cli.model.config_rewrite import model_type_of
 from dus_cli.model.config_rules import FIELDS, FieldKind, PerLayerField
@@ -35,7 +36,14 @@ _FLOATS: Final[Mapping[str, str]] = {
 _PLAIN_DTYPES: Final = frozenset({*_FLOATS.values(), "F8_E4M3", "F8_E5M2"})
 """Dtypes in which a weight has the shape of its module; packed formats have others."""
 
-_HEADS: Final = ("lm_head", "embed_out", "output", "output_layer")
+_HEADS: Final = ("lm_head", "embed_out", "head", "output", "output_layer")
+_GENERATING: Final = ("ForCausalLM", "ForConditionalGeneration")
+"""Endings of classes that always hold a language model; others (CLIP's for images) may leave one
+that config.json describes out.
+"""
+_COUNTING_RUNS: Final = frozenset({"hrm_text"})
+"""Model types that run their layers several times, and count every run."""
+
 _QUANTISATION: Final = ("quantization_config", "compression_config")
 
 
@@ -54,10 +62,10 @@ def check_model(checkpoint: Checkpoint, report: Report) -> None:
             )
         return
     infos = {name: info for _, name, info in checkpoint.tensors()}
-    stacks = find_stacks(infos)
-    if not checkpoint.is_partial:
-        _check_count(config, stacks, report)
+    stacks = [stack for stack in find_stacks(infos) if _holds_modules(stack)]
     counted = list(_counted(config, stacks))
+    if not checkpoint.is_partial:
+        _check_count(config, stacks, counted, report)
     for entry in counted:
         for path in (entry.section, *entry.mirrors):
             _check_lists(config, path, entry, report)
@@ -76,8 +84,22 @@ def check_model(checkpoint: Checkpoint, report: Report) -> None:
     _check_dtype(config, infos, report)
 
 
-def _check_count(config: Section, stacks: Sequence[LayerStack], report: Report) -> None:
+def _holds_modules(stack: LayerStack) -> bool:
+    """Whether layers consist of modules, unlike convolutions in a row, which have gaps for what
+    stands between them and has no weights.
+    """
+    return any("." in parameter for layer in stack.parameters for parameter in layer)
+
+
+def _check_count(
+    config: Section,
+    stacks: Sequence[LayerStack],
+    counted: Sequence[CountedStack],
+    report: Report,
+) -> None:
     """The config's layer count and the tensors' layers agree; a model without layers has none."""
+    if config.get("model_type") in _COUNTING_RUNS:
+        return
     if not find_sections(config):
         if any(stack.layer_count > 1 for stack in stacks):
             for field, value in broken_counts(config):
@@ -105,9 +127,40 @@ def _check_count(config: Section, stacks: Sequence[LayerStack], report: Report) 
         choose_stacks(config, stacks)
     except RequestError:
         return  # Which of several stacks is meant, is for an up-scaling to know.
+    except MissingLayersError as error:
+        report(Finding(code="layer-missing", message=error.message, hint=error.hint))
     except CheckpointError as error:
-        code = "layer-missing" if isinstance(error, MissingLayersError) else "config-layer-count"
-        report(Finding(code=code, message=error.message, hint=error.hint))
+        if _disagrees(config, stacks, {entry.stack.prefix for entry in counted}):
+            report(Finding(code="config-layer-count", message=error.message, hint=error.hint))
+
+
+def _disagrees(config: Section, stacks: Sequence[LayerStack], claimed: Set[str]) -> bool:
+    """Whether layers are there, or not there, that a count must be meant for; `claimed` are the
+    prefixes of the stacks that are counted.
+    """
+    loose = [s for s in stacks if s.prefix not in claimed and not _is_of_senses(s)]
+    counts = {
+        value
+        for path in find_sections(config)
+        for field, value in section_at(config, path).items()
+        if type(value) is int and ("layer" in field or "block" in field)
+    }
+    if any(stack.layer_count in counts for stack in loose):
+        return False  # Counted, but under a name that says nothing of the stack's.
+    return bool(loose) or not claimed or _is_for(config, _GENERATING)
+
+
+def _is_of_senses(stack: LayerStack) -> bool:
+    """Whether a stack reads images or sound: no count of a language model is meant for it."""
+    return bool(words_of(stack.prefix) & {"vision", "audio"})
+
+
+def _is_for(config: Section, endings: tuple[str, ...]) -> bool:
+    """Whether one of the config's architectures has a name that ends so."""
+    architectures = config.get("architectures")
+    return isinstance(architectures, list) and any(
+        isinstance(name, str) and name.endswith(endings) for name in architectures
+    )
 
 
 def _counted(config: Section, stacks: Sequence[LayerStack]) -> Iterator[CountedStack]:
@@ -131,6 +184,8 @@ def _check_lists(
 ) -> None:
     """Fields with one entry a layer have as many, and layer numbers are below the count."""
     section = section_at(config, path)
+    if not any(field in section for field in counted.count_fields):
+        return  # The tensors' own count, which says nothing of the section's lists.
     n = counted.layer_count
     extra = section.get("num_nextn_predict_layers")
     most = max(counted.stack.layer_count, n + (extra if type(extra) is int else 0))
@@ -235,12 +290,10 @@ def _check_head(
     config: Section, section: Section, outside: Mapping[str, TensorInfo], report: Report
 ) -> None:
     tied = section.get("tie_word_embeddings", config.get("tie_word_embeddings"))
+    if config.get("tie_word_embeddings", tied) is not tied:
+        return  # Types differ in which of the two counts.
     heads = [name for name in outside if any(part in _HEADS for part in name.split("."))]
-    architectures = config.get("architectures")
-    is_causal = isinstance(architectures, list) and any(
-        isinstance(name, str) and name.endswith("ForCausalLM") for name in architectures
-    )
-    if tied is False and is_causal and not heads:
+    if tied is False and not heads and _is_for(config, ("ForCausalLM",)):
         report(
             Finding(
                 code="head-missing",
