@@ -1,0 +1,71 @@
+"""Work on many items in processes of their own, each bounded in time and memory."""
+
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, Final
+
+JOBS: Final = 2
+SECONDS: Final = 60
+BYTES: Final = 3 << 30
+"""Address space of one process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of one item: the work's result, or why there is none."""
+
+    item: str
+    result: Any = None
+    error: str | None = None
+
+
+def run(work: Callable[[str], Any], items: Sequence[str]) -> Iterator[Outcome]:
+    """Outcomes as they come. Modules that are loaded already are not loaded again (fork)."""
+    context = multiprocessing.get_context("fork")
+    waiting = list(reversed(items))
+    running: list[tuple[str, BaseProcess, Connection, float]] = []
+    while waiting or running:
+        while waiting and len(running) < JOBS:
+            item = waiting.pop()
+            ours, theirs = context.Pipe(duplex=False)
+            process: BaseProcess = context.Process(target=_work, args=(work, item, theirs))
+            process.start()
+            theirs.close()
+            running.append((item, process, ours, time.monotonic() + SECONDS))
+        multiprocessing.connection.wait([pipe for _, _, pipe, _ in running], timeout=1)
+        for entry in list(running):
+            item, process, pipe, until = entry
+            if pipe.poll():
+                running.remove(entry)
+                yield _received(item, process, pipe)
+            elif time.monotonic() > until:
+                running.remove(entry)
+                process.kill()
+                process.join()
+                yield Outcome(item=item, error=f"takes more than {SECONDS} s")
+
+
+def _received(item: str, process: BaseProcess, pipe: Connection) -> Outcome:
+    try:
+        outcome: Outcome = pipe.recv()
+    except EOFError:
+        process.join()
+        return Outcome(item=item, error=f"its process died ({process.exitcode})")
+    process.join()
+    return outcome
+
+
+def _work(work: Callable[[str], Any], item: str, pipe: Connection) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
+    try:
+        outcome = Outcome(item=item, result=work(item))
+    except Exception as error:  # whatever a foreign class raises is its outcome
+        first = (str(error).strip() or "without a message").splitlines()[-1]
+        outcome = Outcome(item=item, error=f"{type(error).__name__}: {first.strip()[:200]}")
+    pipe.send(outcome)
+    pipe.close()
