@@ -1205,8 +1205,8 @@ def with_odd_layers(folder: Path) -> None:
 
 
 def with_long_shapes(folder: Path) -> None:
-    """Two layers share a shape of a million dimensions, 6,000 others have others."""
-    shapes = [[0, *[1] * 1_000_000]] * 2 + [[0, number] for number in range(6_000)]
+    """Two layers share a shape of a million dimensions, 20,000 others have others."""
+    shapes = [[0, *[1] * 1_000_000]] * 2 + [[0, number] for number in range(20_000)]
     entries = {
         f"model.layers.{number}.x.weight": entry("U8", shape, [0, 0])
         for number, shape in enumerate(shapes)

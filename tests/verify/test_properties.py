@@ -198,6 +198,16 @@ def shift_an_offset(folder: Path, data: st.DataObject) -> None:
     write_shard(path, header, content)
 
 
+def shift_a_range(folder: Path, data: st.DataObject) -> None:
+    """The tensor keeps its size, and leaves a hole or lies over another one."""
+    path = a_shard(folder, data)
+    header, content = read_header(path)
+    entry = an_entry(header, data)
+    distance = data.draw(st.sampled_from([-8, -1, 1, 8]))
+    entry["data_offsets"] = [offset + distance for offset in entry["data_offsets"]]
+    write_shard(path, header, content)
+
+
 def change_a_shape(folder: Path, data: st.DataObject) -> None:
     path = a_shard(folder, data)
     header, content = read_header(path)
@@ -218,6 +228,7 @@ FORBIDDEN_BY_THE_FORMAT: Final = (
     drop_a_byte,
     add_bytes,
     shift_an_offset,
+    shift_a_range,
     change_a_shape,
     change_a_dtype,
 )
