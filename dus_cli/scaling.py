@@ -63,14 +63,15 @@ def scale(checkpoint: Checkpoint, request: UpscaleRequest) -> Scaling:
             f"{checkpoint.folder}: has no config.json",
             hint="Without it nobody can load the model; give the folder that holds it.",
         )
-    stacks = find_stacks(name for _, name, _ in checkpoint.tensors())
+    tensor_names = [name for _, name, _ in checkpoint.tensors()]
+    stacks = find_stacks(tensor_names)
     scaled = tuple(
         ScaledStack(counted=counted, layer_map=_layer_map(counted, request))
         for counted in choose_stacks(checkpoint.config, stacks, request.stack)
     )
     _refuse_named_metadata(checkpoint, scaled)
     before, after = _totals(checkpoint, scaled)
-    rewritten = rewrite_config(checkpoint.config, scaled, request.config_rules)
+    rewritten = rewrite_config(checkpoint.config, scaled, request.config_rules, tensor_names)
     return Scaling(
         scaled=scaled,
         config=rewritten.config,

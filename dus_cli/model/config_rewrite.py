@@ -1,7 +1,7 @@
 """config.json for the up-scaled model: the rule tables applied, every change accounted for."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, cast
 
@@ -77,9 +77,14 @@ def model_type_of(config: Section, section: Section) -> str:
 
 
 def rewrite_config(
-    config: Section, scaled: Sequence[ScaledStack], field_rules: FieldRules
+    config: Section,
+    scaled: Sequence[ScaledStack],
+    field_rules: FieldRules,
+    tensor_names: Iterable[str],
 ) -> RewrittenConfig:
     """config.json of the model whose stacks are scaled by their maps; order of keys is kept.
+
+    `tensor_names` are all of the source: a quantisation may name modules by patterns.
 
     Raises RequestError when the architecture cannot be expressed in a config after scaling, or
     when something looks per-layer and no rule knows it; CheckpointError when a per-layer field
@@ -103,7 +108,7 @@ def rewrite_config(
             said_of_layers(config, view.counted, field_rules),
             quantised=any(field in config for field in NAMING_FIELDS),
         )
-    _rename_layers(new, scaled)
+    _rename_layers(new, scaled, tensor_names)
     rules = _rule_names(views, field_rules)
     changes = tuple(
         ConfigChange(field=field, before=before, after=after, rule=_rule_name(field, rules))
@@ -278,13 +283,21 @@ def said_of_layers(
     return [[column[layer] for column in columns] for layer in range(n)]
 
 
-def _rename_layers(new: dict[str, Json], scaled: Sequence[ScaledStack]) -> None:
+def _rename_layers(
+    new: dict[str, Json], scaled: Sequence[ScaledStack], tensor_names: Iterable[str]
+) -> None:
     pairs = [(stack.counted, stack.layer_map) for stack in scaled]
     for path in dict.fromkeys([(), *(stack.counted.section for stack in scaled)]):
         section = _mutable_section(new, path)
         for field in NAMING_FIELDS:
             if isinstance(section.get(field), dict):
-                section[field] = rename_layers(section[field], ".".join((*path, field)), pairs)
+                section[field] = rename_layers(
+                    section[field],
+                    subject="config.json",
+                    path=".".join((*path, field)),
+                    tensor_names=tensor_names,
+                    scaled=pairs,
+                )
 
 
 def _remarks(config: Section, scaled: Sequence[ScaledStack]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 Names: TypeAlias = int
 """A set of names, as the algebra numbers it."""
 
-_MAX_WORK: Final = 3_000_000
+_MAX_WORK: Final = 1_000_000
 """Parts of sets that are looked at for all patterns of one checkpoint; real ones need thousands."""
 
 

@@ -12,10 +12,10 @@ from functools import cached_property
 from itertools import islice
 from typing import Final
 
-_LAYER_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,5}")
+LAYER_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,5}")
 """ASCII digits without leading zeros: what a framework prints for an int. `layers.01` is none."""
 
-_NUMBERED_PART: Final = re.compile(rf"(?:^|(?<=\.))({_LAYER_NUMBER.pattern})\.")
+_NUMBERED_PART: Final = re.compile(rf"(?:^|(?<=\.))({LAYER_NUMBER.pattern})\.")
 """A part of a name that is a number, and the dot behind it."""
 
 _MAX_MISSING: Final = 16
@@ -56,7 +56,7 @@ class LayerStack:
         if start and not tensor_name.startswith(self.prefix + "."):
             return None
         number, dot, _ = tensor_name[start:].partition(".")
-        return int(number) if dot and _LAYER_NUMBER.fullmatch(number) else None
+        return int(number) if dot and LAYER_NUMBER.fullmatch(number) else None
 
     def rename(self, tensor_name: str, *, layer: int) -> str:
         """The name of the same parameter in another layer."""
@@ -121,3 +121,12 @@ def _find_from(names: Sequence[str], start: int) -> list[LayerStack]:
             )
         )
     return stacks
+
+
+def module_of(parameter: str) -> str:
+    """The module that a parameter belongs to: formats store one weight as several tensors."""
+    parts = parameter.split(".")
+    for position, part in enumerate(parts):
+        if part in ("weight", "bias"):
+            return ".".join(parts[:position])
+    return ".".join(parts[:-1])

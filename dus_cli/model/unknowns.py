@@ -12,7 +12,8 @@ from dus_cli.format.strict_json import Json, dump_compact
 from dus_cli.model.architecture import CountedStack, Section, SectionPath, find_sections, section_at
 from dus_cli.model.config_rules import FIELDS, FieldKind, PerLayerField
 from dus_cli.model.layer_map import LayerMap
-from dus_cli.model.layer_names import NAMING_FIELDS
+from dus_cli.model.naming_rules import NAMING_FIELDS
+from dus_cli.model.stack import module_of as module_of
 
 _NUMBERS_IN_TEXT: Final = re.compile(r"\d+( ?, ?\d+)+")
 _MAX_SHOWN: Final = 6
@@ -122,12 +123,3 @@ def _stay_in_place(odd: list[int], n: int, layer_map: LayerMap) -> bool:
         == ((layer,) if layer < first else (layer_map.layer_count - n + layer,))
         for layer in odd
     )
-
-
-def module_of(parameter: str) -> str:
-    """The module that a parameter belongs to: formats store one weight as several tensors."""
-    parts = parameter.split(".")
-    for position, part in enumerate(parts):
-        if part in ("weight", "bias"):
-            return ".".join(parts[:position])
-    return ".".join(parts[:-1])

@@ -32,8 +32,9 @@ def rewritten(
     rules: Mapping[str, FieldKind] | None = None,
 ) -> RewrittenConfig:
     """The config of the model with these tensors after `--drop`."""
+    names = list(names)
     scaled = [
         ScaledStack(counted=counted, layer_map=LayerMap.depth_upscale(counted.layer_count, drop))
         for counted in choose_stacks(config, find_stacks(names), stack)
     ]
-    return rewrite_config(config, scaled, rules or {})
+    return rewrite_config(config, scaled, rules or {}, names)

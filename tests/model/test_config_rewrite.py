@@ -345,10 +345,6 @@ def test_modules_that_a_quantisation_names_are_renamed(
 @pytest.mark.parametrize(
     "quantization",
     [
-        {"ignore": ["re:.*layers\\.0\\..*"]},
-        {"ignore": ["re:model.layers.(0|1).mlp"]},
-        {"dynamic": {"-:model\\.layers\\.0\\..*": {}}},
-        {"dynamic": {"model.layers.0.mlp": {}}},
         {"skip": "model.layers.0.mlp"},
         {"groups": {"a": {"targets": ["model.layers.[0-3].mlp"]}}},
     ],
