@@ -1,6 +1,6 @@
 """What looks like a fault and is none, and the fault beside it that is one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from dus_cli.verify.run import VerifyRequest, verify
 from tests.checkpoints import write_checkpoint
 
-Shapes = Mapping[str, Sequence[int]]
+Shapes = dict[str, Sequence[int]]
 
 
 def layers(prefix: str, count: int, shapes: Shapes) -> dict[str, Sequence[int]]:
