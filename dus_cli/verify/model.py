@@ -62,7 +62,7 @@ def check_model(checkpoint: Checkpoint, report: Report) -> None:
             )
         return
     infos = {name: info for _, name, info in checkpoint.tensors()}
-    stacks = [stack for stack in find_stacks(infos) if _holds_modules(stack)]
+    stacks = [stack for stack in find_stacks(infos) if _may_be_layers(stack)]
     counted = list(_counted(config, stacks))
     if not checkpoint.is_partial:
         _check_count(config, stacks, counted, report)
@@ -84,11 +84,12 @@ def check_model(checkpoint: Checkpoint, report: Report) -> None:
     _check_dtype(config, infos, report)
 
 
-def _holds_modules(stack: LayerStack) -> bool:
-    """Whether layers consist of modules, unlike convolutions in a row, which have gaps for what
-    stands between them and has no weights.
+def _may_be_layers(stack: LayerStack) -> bool:
+    """Whether a stack has no gap, or consists of modules. Convolutions in a row are neither: their gaps
+    are for what stands between them and has no weights.
     """
-    return any("." in parameter for layer in stack.parameters for parameter in layer)
+    modules = any("." in parameter for layer in stack.parameters for parameter in layer)
+    return modules or not stack.missing_numbers
 
 
 def _check_count(
