@@ -25,7 +25,7 @@ _TAG: Final = "depth-up-scaling"
 
 def write_documents(plan: Plan, source_card: str | None) -> dict[str, bytes]:
     """File name -> content, in the order in which they are written."""
-    documents = {"config.json": plan.config_file}
+    documents = {"config.json": plan.config_file, **plan.rewritten_files}
     if plan.index_file is not None:
         name, content = plan.index_file
         documents[name] = content

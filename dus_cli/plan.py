@@ -73,6 +73,11 @@ class Plan:
         return dump_pretty(self.scaling.config)
 
     @property
+    def rewritten_files(self) -> dict[str, bytes]:
+        """Path -> bytes of files beside config.json that name layers."""
+        return {file.path: dump_pretty(file.value) for file in self.scaling.rewritten_files}
+
+    @property
     def index_file(self) -> tuple[str, bytes] | None:
         """Name and bytes of the shard index; None where one file holds everything."""
         if len(self.shards) == 1:
@@ -115,6 +120,10 @@ class Plan:
             "after": _totals_json(self.scaling.after),
             "config_changes": [_change_json(change) for change in self.scaling.config_changes],
             "shards": [_shard_json(shard, with_headers) for shard in self.shards],
+            "rewritten_files": [
+                {"path": file.path, "source_sha256": file.source_sha256}
+                for file in self.scaling.rewritten_files
+            ],
             "carried_files": [
                 {"path": file.path, "size": file.size} for file in self.carried_files
             ],
@@ -137,6 +146,7 @@ def plan_upscale(checkpoint: Checkpoint, request: UpscaleRequest) -> Plan:
     clash = next((file.path for file in checkpoint.carried_files if file.path in names), None)
     if clash is not None:
         raise RequestError(f"{clash} is carried along, but an output shard has the same name")
+    rewritten = {file.path for file in scaling.rewritten_files}
     return Plan(
         request=request,
         source_name=checkpoint.name,
@@ -145,7 +155,9 @@ def plan_upscale(checkpoint: Checkpoint, request: UpscaleRequest) -> Plan:
         scaling=scaling,
         stem=checkpoint.stem,
         shards=shards,
-        carried_files=checkpoint.carried_files,
+        carried_files=tuple(
+            file for file in checkpoint.carried_files if file.path not in rewritten
+        ),
         left_out_files=checkpoint.left_out_files,
     )
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 
 from dus_cli.errors import CheckpointError, RequestError
 from dus_cli.format.checkpoint import Checkpoint
-from dus_cli.format.strict_json import Json
+from dus_cli.format.strict_json import Json, same_json
 from dus_cli.model.architecture import CountedStack, choose_stacks
 from dus_cli.model.config_rewrite import ConfigChange, ScaledStack, rewrite_config
 from dus_cli.model.config_rules import FieldKind
 from dus_cli.model.layer_map import LayerMap
+from dus_cli.model.layer_names import rename_layers
 from dus_cli.model.stack import find_stacks
 
 
@@ -41,12 +42,22 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RewrittenFile:
+    """A file beside config.json that names layers: its new value, and the SHA-256 of the old."""
+
+    path: str
+    value: Json
+    source_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
     """What an up-scaling makes of a model, before any file is laid out."""
 
     scaled: tuple[ScaledStack, ...]
     config: dict[str, Json]
     config_changes: tuple[ConfigChange, ...]
+    rewritten_files: tuple[RewrittenFile, ...]
     before: Totals
     after: Totals
     remarks: tuple[str, ...]
@@ -76,10 +87,31 @@ def scale(checkpoint: Checkpoint, request: UpscaleRequest) -> Scaling:
         scaled=scaled,
         config=rewritten.config,
         config_changes=rewritten.changes,
+        rewritten_files=tuple(_rewritten_files(checkpoint, scaled, tensor_names)),
         before=before,
         after=after,
         remarks=(*rewritten.remarks, *_remarks(scaled)),
     )
+
+
+def _rewritten_files(
+    checkpoint: Checkpoint, scaled: Sequence[ScaledStack], tensor_names: Sequence[str]
+) -> Iterator[RewrittenFile]:
+    for file in checkpoint.quantisation_files:
+        if file.value is None:
+            raise CheckpointError(
+                f"{file.path}: cannot be read as a JSON object, and may name layers",
+                hint="Correct the file, or remove it if config.json says the same.",
+            )
+        value = rename_layers(
+            file.value,
+            subject=file.path,
+            path="the file",
+            tensor_names=tensor_names,
+            scaled=[(stack.counted, stack.layer_map) for stack in scaled],
+        )
+        if not same_json(value, file.value) or list(value) != list(file.value):
+            yield RewrittenFile(path=file.path, value=value, source_sha256=file.sha256)
 
 
 def _layer_map(counted: CountedStack, request: UpscaleRequest) -> LayerMap:

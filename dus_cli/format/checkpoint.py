@@ -1,5 +1,6 @@
 """A folder of safetensors shards, its index and its config.json as one value."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -11,7 +12,12 @@ from typing import Final
 from dus_cli.errors import CheckpointError, FormatError
 from dus_cli.findings import Finding, Report, accept, reported
 from dus_cli.format.files import open_regular, read_exactly, read_small
-from dus_cli.format.folder import CarriedFile, LeftOutFile, classify_files
+from dus_cli.format.folder import (
+    QUANTISATION_FILES,
+    CarriedFile,
+    LeftOutFile,
+    classify_files,
+)
 from dus_cli.format.header import LENGTH_BYTES, Header, TensorInfo, header_length, parse_header
 from dus_cli.format.index import INDEX_SUFFIX, ShardIndex, parse_index
 from dus_cli.format.strict_json import Json, parse_object
@@ -48,6 +54,16 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QuantisationFile:
+    """A file beside config.json that says how modules are quantised; `value` is None where it
+    cannot be read as the JSON object that it should be."""
+
+    path: str
+    value: Mapping[str, Json] | None
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """What a folder says of a model, weights unread.
 
@@ -67,6 +83,7 @@ class Checkpoint:
     card: str | None
     carried_files: tuple[CarriedFile, ...]
     left_out_files: tuple[LeftOutFile, ...]
+    quantisation_files: tuple[QuantisationFile, ...] = ()
     unread_shards: tuple[str, ...] = ()
     stands_alone: bool = False
     """Whether one file was opened instead of a folder."""
@@ -134,6 +151,7 @@ def open_checkpoint(path: Path, *, name: str | None = None, report: Report = acc
         card=_read_card(path),
         carried_files=carried,
         left_out_files=left_out,
+        quantisation_files=_read_quantisation_files(path, carried),
         unread_shards=unread,
     )
 
@@ -355,6 +373,22 @@ def _read_config(folder: Path, report: Report) -> tuple[Mapping[str, Json] | Non
             config = parse_object(raw, "config.json", non_finite=True)
             return config, hashlib.sha256(raw).hexdigest()
     return None, None
+
+
+def _read_quantisation_files(
+    folder: Path, carried: Iterable[CarriedFile]
+) -> tuple[QuantisationFile, ...]:
+    paths = [file.path for file in carried if file.path in QUANTISATION_FILES]
+    found: list[QuantisationFile] = []
+    for path in paths:
+        raw, value = b"", None
+        # One that is broken is reported by what verifies the folder, and stops what needs it.
+        with contextlib.suppress(CheckpointError):
+            raw = read_small(folder / path, path, limit=_MAX_JSON_BYTES)
+            value = parse_object(raw, path, non_finite=True)
+        digest = hashlib.sha256(raw).hexdigest()
+        found.append(QuantisationFile(path=path, value=value, sha256=digest))
+    return tuple(found)
 
 
 def _read_card(folder: Path) -> str | None:

@@ -35,6 +35,16 @@ UNNAMED_WEIGHTS: Final = "weights that the checkpoint's index does not name"
 CHECKSUMS: Final = "dus-checksums.json"
 """The manifest of SHA-256 sums that `dus upscale --checksums` adds to a result."""
 
+QUANTISATION_FILES: Final = (
+    "quantize_config.json",
+    "quantization_config.json",
+    "quant_config.json",
+    "hf_quant_config.json",
+    "quant_model_description.json",
+)
+"""JSON files beside config.json that say how single modules are quantised, by their names: those of
+AutoGPTQ and GPTQModel, auto-round, AutoAWQ, ModelOpt, and Ascend's tools, in this order."""
+
 _LEFT_OUT_FILES: Final = (
     ("*.safetensors", UNNAMED_WEIGHTS),
     ("*.safetensors.index.json", REWRITTEN),

@@ -21,16 +21,6 @@ from dus_cli.model.name_sets import Names, NameSets
 NAMING_FIELDS: Final = ("quantization_config", "compression_config", "quantization")
 """Objects in a config, at the top or in a section, that name modules; the last is MLX's."""
 
-NAMING_FILES: Final = (
-    "quantize_config.json",
-    "quantization_config.json",
-    "quant_config.json",
-    "hf_quant_config.json",
-    "quant_model_description.json",
-)
-"""Files beside config.json that hold the same: of AutoGPTQ and GPTQModel, auto-round, AutoAWQ,
-ModelOpt, and Ascend's tools, in this order."""
-
 _SIGN: Final = re.compile(r"[+-]:")
 
 Meaning: TypeAlias = str | Names | None

@@ -121,6 +121,8 @@ def test_error_fields_are_documented() -> None:
 
 def test_plan_fields_are_documented(sandbox: Path) -> None:
     saved = []
+    quantised = '{"modules_to_not_convert": ["model.layers.7.mlp"]}'
+    (sandbox / "tiny-mistral/quant_config.json").write_text(quantised, encoding="utf-8")
     for options in ("tiny-unknown --drop 0 --config-rule layer_scales=gather", "tiny-mistral -m 2"):
         output_of(f"upscale {options} --dry-run --json --plan plan.json")
         saved.append(json.loads((sandbox / "plan.json").read_bytes()))
