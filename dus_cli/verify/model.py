@@ -85,8 +85,9 @@ def check_model(checkpoint: Checkpoint, report: Report) -> None:
 
 
 def _may_be_layers(stack: LayerStack) -> bool:
-    """Whether a stack has no gap, or consists of modules. Convolutions in a row are neither: their gaps
-    are for what stands between them and has no weights.
+    """Whether a stack has no gap, or consists of modules.
+
+    Convolutions in a row do neither: their gaps are for what lies between and has no weights.
     """
     modules = any("." in parameter for layer in stack.parameters for parameter in layer)
     return modules or not stack.missing_numbers
