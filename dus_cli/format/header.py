@@ -224,11 +224,14 @@ def _sound_entry(entry: Json) -> TensorInfo | None:
         or type(shape) is not list
         or type(entry["data_offsets"]) is not list
         or len(shape) > _USUAL_DIMENSIONS
-        or not all(type(size) is int and size > 0 for size in shape)
         or not type(begin) is type(end) is int
         or not 0 <= begin <= end <= _MAX_USIZE
-        or not prod(shape) * bits == 8 * (end - begin) <= _MAX_USIZE
     ):
+        return None
+    for size in shape:
+        if type(size) is not int or size <= 0:
+            return None
+    if not prod(shape) * bits == 8 * (end - begin) <= _MAX_USIZE:
         return None
     return TensorInfo(dtype=dtype, shape=tuple(shape), begin=begin, end=end)
 

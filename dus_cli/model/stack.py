@@ -6,7 +6,7 @@ layer. No list of known prefixes is needed, and none is kept.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -67,6 +67,12 @@ class LayerStack:
     def tensor_name(self, layer: int, parameter: str) -> str:
         """The full name of a layer's parameter."""
         return f"{self.prefix}.{layer}.{parameter}" if self.prefix else f"{layer}.{parameter}"
+
+    def tensor_names(self) -> Iterator[str]:
+        """The names of all its tensors, layer by layer."""
+        for number, parameters in zip(self.numbers, self.parameters, strict=True):
+            for parameter in parameters:
+                yield self.tensor_name(number, parameter)
 
     def kinds(self) -> tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]:
         """Layers grouped by the set of their parameters, in order of first occurrence."""

@@ -72,11 +72,8 @@ def check_model(checkpoint: Checkpoint, report: Report) -> None:
         check_layers(config, entry, infos, report, partial=checkpoint.is_partial)
         _check_layer_shapes(config, entry, infos, report)
     if counted:
-        outside = {
-            name: info
-            for name, info in infos.items()
-            if all(entry.stack.layer_of(name) is None for entry in counted)
-        }
+        inside = {name for entry in counted for name in entry.stack.tensor_names()}
+        outside = {name: info for name, info in infos.items() if name not in inside}
         section = section_at(config, counted[0].section)
         _check_outside_shapes(config, section, outside, report)
         if not checkpoint.is_partial:
