@@ -25,7 +25,7 @@ _TAG: Final = "depth-up-scaling"
 
 def write_documents(plan: Plan, source_card: str | None) -> dict[str, bytes]:
     """File name -> content, in the order in which they are written."""
-    documents = {"config.json": plan.config_file, **plan.rewritten_files}
+    documents = {plan.config_name: plan.config_file, **plan.rewritten_files}
     if plan.index_file is not None:
         name, content = plan.index_file
         documents[name] = content
@@ -54,7 +54,7 @@ layers were copied, nothing was trained. Continue its pretraining before you use
 
 Parameters: {plan.scaling.before.parameters:,} before, {plan.scaling.after.parameters:,} now.
 
-Changed in config.json:
+Changed in {plan.config_name}:
 
 {changes}
 

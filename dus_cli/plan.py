@@ -61,6 +61,7 @@ class Plan:
     request: UpscaleRequest
     source_name: str
     source_shards: tuple[Shard, ...]
+    config_name: str
     source_config_sha256: str
     scaling: Scaling
     stem: str
@@ -151,6 +152,7 @@ def plan_upscale(checkpoint: Checkpoint, request: UpscaleRequest) -> Plan:
         request=request,
         source_name=checkpoint.name,
         source_shards=checkpoint.shards,
+        config_name=checkpoint.config_name,
         source_config_sha256=checkpoint.config_sha256 or "",
         scaling=scaling,
         stem=checkpoint.stem,

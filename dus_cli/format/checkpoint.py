@@ -13,10 +13,12 @@ from dus_cli.errors import CheckpointError, FormatError
 from dus_cli.findings import Finding, Report, accept, reported
 from dus_cli.format.files import open_regular, read_exactly, read_small
 from dus_cli.format.folder import (
+    CONFIG,
     QUANTISATION_FILES,
     CarriedFile,
     LeftOutFile,
     classify_files,
+    config_name_for,
 )
 from dus_cli.format.header import LENGTH_BYTES, Header, TensorInfo, header_length, parse_header
 from dus_cli.format.index import INDEX_SUFFIX, ShardIndex, parse_index
@@ -67,10 +69,10 @@ class QuantisationFile:
 class Checkpoint:
     """What a folder says of a model, weights unread.
 
-    `stem` is what shard names begin with ("model"). `config` is None where there is no
-    config.json; `index` is None where one file holds everything. `card` is the text of the
-    model card, README.md. `unread_shards` are missing or broken; only a verification goes on
-    without them.
+    `stem` is what shard names begin with ("model"). `config_name` is the file that holds the
+    config: config.json, or params.json in Mistral's own format; `config` is None where it is not
+    there. `index` is None where one file holds everything. `card` is the text of the model card,
+    README.md. `unread_shards` are missing or broken; only a verification goes on without them.
     """
 
     folder: Path
@@ -78,6 +80,7 @@ class Checkpoint:
     stem: str
     shards: tuple[Shard, ...]
     index: ShardIndex | None
+    config_name: str
     config: Mapping[str, Json] | None
     config_sha256: str | None
     card: str | None
@@ -135,9 +138,10 @@ def open_checkpoint(path: Path, *, name: str | None = None, report: Report = acc
     read = {shard.name for shard in shards}
     unread = tuple(shard for shard in shard_names if shard not in read)
     _check_tensors_agree(shards, frozenset(unread), index, stem, report)
-    config, config_sha256 = _read_config(path, report)
+    config_name = config_name_for(stem, present)
+    config, config_sha256 = _read_config(path, config_name, report)
     try:
-        carried, left_out = classify_files(path, frozenset(shard_names))
+        carried, left_out = classify_files(path, frozenset(shard_names), config_name)
     except OSError as error:
         raise CheckpointError(f"{error.filename}: cannot be read: {error.strerror}") from None
     return Checkpoint(
@@ -146,6 +150,7 @@ def open_checkpoint(path: Path, *, name: str | None = None, report: Report = acc
         stem=stem,
         shards=shards,
         index=index,
+        config_name=config_name,
         config=config,
         config_sha256=config_sha256,
         card=_read_card(path),
@@ -188,6 +193,7 @@ def _open_single_file(path: Path, name: str, report: Report) -> Checkpoint:
         stem=path.stem,
         shards=shards,
         index=None,
+        config_name=CONFIG,
         config=None,
         config_sha256=None,
         card=None,
@@ -365,12 +371,14 @@ def _check_tensors_agree(
             )
 
 
-def _read_config(folder: Path, report: Report) -> tuple[Mapping[str, Json] | None, str | None]:
-    path = folder / "config.json"
+def _read_config(
+    folder: Path, name: str, report: Report
+) -> tuple[Mapping[str, Json] | None, str | None]:
+    path = folder / name
     if os.path.lexists(path):
-        with reported(report, "config.json", broken="config-json"):
-            raw = read_small(path, "config.json", limit=_MAX_JSON_BYTES)
-            config = parse_object(raw, "config.json", non_finite=True)
+        with reported(report, name, broken="config-json"):
+            raw = read_small(path, name, limit=_MAX_JSON_BYTES)
+            config = parse_object(raw, name, non_finite=True)
             return config, hashlib.sha256(raw).hexdigest()
     return None, None
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from collections.abc import Collection
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -29,11 +30,17 @@ _OTHER_WEIGHTS: Final = "the source's weights in another format"
 _TRAINING_STATE: Final = "training state of the source"
 REWRITTEN: Final = "written anew"
 """The reason of files that do not go along because the result has its own."""
+_OTHER_CONFIG: Final = "the source's config in another format"
 _NOT_THE_MODEL: Final = "not part of the model"
 UNNAMED_WEIGHTS: Final = "weights that the checkpoint's index does not name"
 
 CHECKSUMS: Final = "dus-checksums.json"
 """The manifest of SHA-256 sums that `dus upscale --checksums` adds to a result."""
+
+CONFIG: Final = "config.json"
+MISTRAL_CONFIG: Final = "params.json"
+MISTRAL_STEM: Final = "consolidated"
+"""Mistral's own format: its config, and what the names of its shards begin with."""
 
 QUANTISATION_FILES: Final = (
     "quantize_config.json",
@@ -48,7 +55,8 @@ AutoGPTQ and GPTQModel, auto-round, AutoAWQ, ModelOpt, and Ascend's tools, in th
 _LEFT_OUT_FILES: Final = (
     ("*.safetensors", UNNAMED_WEIGHTS),
     ("*.safetensors.index.json", REWRITTEN),
-    ("config.json", REWRITTEN),
+    (CONFIG, REWRITTEN),
+    (MISTRAL_CONFIG, _OTHER_CONFIG),
     ("README.md", REWRITTEN),
     ("dus.json", REWRITTEN),
     (CHECKSUMS, REWRITTEN),
@@ -100,8 +108,15 @@ _LEFT_OUT_FOLDERS: Final = (
 )
 
 
+def config_name_for(stem: str, file_names: Collection[str]) -> str:
+    """The name of the config that goes with shards whose names begin with `stem`."""
+    if MISTRAL_CONFIG in file_names and (stem == MISTRAL_STEM or CONFIG not in file_names):
+        return MISTRAL_CONFIG
+    return CONFIG
+
+
 def classify_files(
-    folder: Path, shard_names: frozenset[str]
+    folder: Path, shard_names: frozenset[str], config_name: str = CONFIG
 ) -> tuple[tuple[CarriedFile, ...], tuple[LeftOutFile, ...]]:
     """What goes along and what does not, apart from the shards, each sorted by path.
 
@@ -123,6 +138,8 @@ def classify_files(
             status = _status(entry)
             is_folder = status is not None and stat.S_ISDIR(status.st_mode)
             reason = _reason_to_leave_out(entry, status, at_top=not above)
+            if config_name == MISTRAL_CONFIG and path in (CONFIG, MISTRAL_CONFIG):
+                reason = REWRITTEN if path == config_name else _OTHER_CONFIG
             if reason is not None:
                 left_out.append(LeftOutFile(path=f"{path}/" if is_folder else path, reason=reason))
             elif is_folder:

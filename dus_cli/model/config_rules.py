@@ -73,7 +73,7 @@ FIELDS: Final = MappingProxyType(
             mtp_layer_types mtp_layers_block_type pad_token_id quantiles
             rope_parameters.long_factor rope_parameters.mrope_section
             rope_parameters.short_factor rope_scaling.long_factor rope_scaling.mrope_section
-            rope_scaling.short_factor ssm_multipliers
+            rope_scaling.short_factor sliding_window ssm_multipliers
             suppress_tokens task_specific_params time_step_limit
             time_step_range weight_block_size
             """,

@@ -91,6 +91,20 @@ def _fixed(kind_of: Callable[[int], Json]) -> Expand:
     return lambda _, n: [kind_of(i) for i in range(n)]
 
 
+def _windows_mistral(section: Section, n: int) -> Values | None:
+    """A list of sizes that is repeated; null is full attention. A number holds for all layers."""
+    sizes = section.get("sliding_window")
+    return [sizes[i % len(sizes)] for i in range(n)] if isinstance(sizes, list) and sizes else None
+
+
+def _experts_mistral(section: Section, n: int) -> Values | None:
+    moe = section.get("moe")
+    if not isinstance(moe, dict) or "first_k_dense_replace" not in moe:
+        return None
+    named = {**moe, "moe_layer_freq": moe.get("route_every_n")}
+    return _dense_first("first_k_dense_replace", 0)(named, n)
+
+
 def _windows_flint(_: Section, n: int) -> Values | None:
     full = {0, 1, n - 1, *range(1, n, 4)}
     return ["full_attention" if i in full else "sliding_attention" for i in range(n)]
@@ -467,6 +481,14 @@ POSITION_RULES: Final = (
         _attention_types,
         _encode_attention_types,
     ),
+    # Mistral's own params.json, as vLLM reads it.
+    PositionRule(
+        field="sliding_window",
+        what=_LISTED["layer_types"],
+        expand=_windows_mistral,
+        encode=lambda values: {"sliding_window": list(values)},
+    ),
+    PositionRule(field="moe", what=_LISTED["mlp_layer_types"], expand=_experts_mistral),
     # Types that have no row: kept where the pattern comes out right, else refused.
     PositionRule(
         field="first_k_dense_replace",
