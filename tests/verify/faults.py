@@ -751,9 +751,7 @@ def write_faulty(sound: Path, folder: Path, fault: Fault) -> Path:
 
 def arguments(fault: Fault, folder: Path) -> list[str]:
     """What to call `dus verify` with, after the checkpoint's path."""
-    return [
-        option if option.startswith("--") else str(folder / option) for option in fault.options
-    ]
+    return [option if option.startswith("--") else str(folder / option) for option in fault.options]
 
 
 def verify_request(fault: Fault, folder: Path) -> VerifyRequest:
