@@ -97,7 +97,7 @@ def _check_count(
     report: Report,
 ) -> None:
     """The config's layer count and the tensors' layers agree; a model without layers has none."""
-    if config.get("model_type") in _COUNTING_RUNS:
+    if model_type_of(config, config) in _COUNTING_RUNS:
         return
     if not find_sections(config):
         if any(stack.layer_count > 1 for stack in stacks):
