@@ -224,3 +224,144 @@ def test_transformers_weights_do_without_their_config_no_better_than_before(
     (folder / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         plan_upscale(open_checkpoint(folder), UpscaleRequest(drop=1))
+
+
+MLX_NAMES = [
+    "model.embed_tokens.weight",
+    *layers(
+        "model.layers",
+        4,
+        [
+            "self_attn.q_proj.weight",
+            "self_attn.q_proj.scales",
+            "self_attn.q_proj.biases",
+            "mlp.down_proj.weight",
+        ],
+    ),
+]
+
+
+def test_the_modules_that_mlx_names_are_renamed(tmp_path: Path) -> None:
+    """mlx-lm looks a module up by its path; what is not there gets the settings for all."""
+    own = {"group_size": 32, "bits": 8}
+    quantization = {
+        "group_size": 64,
+        "bits": 4,
+        "model.layers.0.mlp.down_proj": False,
+        "model.layers.2.mlp.down_proj": own,
+        "model.layers.3.self_attn.q_proj": own,
+        "model.embed_tokens": own,
+    }
+    config = {
+        "model_type": "llama",
+        "num_hidden_layers": 4,
+        "quantization": quantization,
+        "quantization_config": quantization,
+    }
+    folder = write(
+        tmp_path / "mlx", "config.json", config, MLX_NAMES, "model", metadata={"format": "mlx"}
+    )
+    plan, target = upscaled(folder, drop=1)
+    expected = {
+        "group_size": 64,
+        "bits": 4,
+        "model.layers.0.mlp.down_proj": False,
+        "model.layers.2.mlp.down_proj": own,
+        "model.layers.4.mlp.down_proj": own,
+        "model.layers.5.self_attn.q_proj": own,
+        "model.embed_tokens": own,
+    }
+    new = json.loads((target / "config.json").read_text(encoding="utf-8"))
+    assert new == {
+        **config,
+        "num_hidden_layers": 6,
+        "quantization": expected,
+        "quantization_config": expected,
+    }
+    check_tensors(folder, target, plan)
+    shards = [shard.header.metadata for shard in open_checkpoint(target).shards]
+    assert shards == [{"format": "mlx"}] * len(shards)
+
+
+DOUBLE, SINGLE = (
+    ["attn.to_q.weight", "ff.net.0.proj.weight", "ff.net.2.weight"],
+    ["proj_mlp.weight"],
+)
+FLUX_NAMES = [
+    "x_embedder.weight",
+    *layers("transformer_blocks", 4, DOUBLE),
+    *layers("single_transformer_blocks", 6, SINGLE),
+]
+FLUX = {"_class_name": "FluxTransformer2DModel", "num_layers": 4, "num_single_layers": 6}
+DIFFUSION = "diffusion_pytorch_model"
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize(
+    ("stack", "changed"),
+    [
+        ("transformer_blocks", {"num_layers": 6}),
+        ("single_transformer_blocks", {"num_single_layers": 10}),
+    ],
+)
+def test_a_transformer_of_diffusers_is_scaled_in_the_stack_that_is_named(
+    tmp_path: Path, stack: str, changed: dict[str, int], shards: int
+) -> None:
+    folder = write(tmp_path / "flux", "config.json", FLUX, FLUX_NAMES, DIFFUSION, shards=shards)
+    plan, target = upscaled(folder, drop=1, stack=stack)
+    assert plan.scaling.config == {**FLUX, **changed}
+    assert plan.scaling.remarks == ()
+    assert all(path.name.startswith(DIFFUSION) for path in target.glob("*.safetensors*"))
+    check_tensors(folder, target, plan)
+
+
+def test_stacks_of_as_many_blocks_are_told_apart_by_their_fields(tmp_path: Path) -> None:
+    names = [
+        *layers("transformer_blocks", 4, DOUBLE),
+        *layers("single_transformer_blocks", 4, SINGLE),
+    ]
+    config = {**FLUX, "num_single_layers": 4}
+    folder = write(tmp_path / "flux", "config.json", config, names, DIFFUSION)
+    plan, _ = upscaled(folder, drop=1, stack="single_transformer_blocks")
+    assert plan.scaling.config == {**config, "num_single_layers": 6}
+
+
+def test_of_two_stacks_of_blocks_one_must_be_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "flux", "config.json", FLUX, FLUX_NAMES, DIFFUSION)
+    with pytest.raises(RequestError, match="several stacks") as caught:
+        plan_upscale(open_checkpoint(folder), UpscaleRequest(drop=1))
+    assert "--stack" in str(caught.value.hint)
+
+
+def test_blocks_that_a_list_names_by_number_are_renumbered(tmp_path: Path) -> None:
+    """Stable Diffusion 3.5: the first blocks have a second attention, the last has no output."""
+    names = [
+        "pos_embed.proj.weight",
+        *layers("transformer_blocks", 4, ["attn.to_q.weight"]),
+        *layers("transformer_blocks", 2, ["attn2.to_q.weight"]),
+        *layers("transformer_blocks", 3, ["ff_context.net.2.weight"]),
+    ]
+    config = {
+        "_class_name": "SD3Transformer2DModel",
+        "num_layers": 4,
+        "dual_attention_layers": [0, 1],
+    }
+    folder = write(tmp_path / "sd3", "config.json", config, names, DIFFUSION)
+    plan, target = upscaled(folder, drop=1)
+    assert plan.scaling.config == {**config, "num_layers": 6, "dual_attention_layers": [0, 1, 3]}
+    check_tensors(folder, target, plan)
+
+
+@pytest.mark.parametrize(
+    "name", ["ChromaTransformer2DModel", "HiDreamImageTransformer2DModel", "HunyuanDiT2DModel"]
+)
+def test_blocks_that_do_what_their_number_says_are_refused(tmp_path: Path, name: str) -> None:
+    folder = write(
+        tmp_path / "model",
+        "config.json",
+        {"_class_name": name, "num_layers": 4},
+        layers("transformer_blocks", 4, DOUBLE),
+        DIFFUSION,
+    )
+    with pytest.raises(RequestError, match=f"{name} cannot be up-scaled"):
+        plan_upscale(open_checkpoint(folder), UpscaleRequest(drop=1))

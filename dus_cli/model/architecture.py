@@ -27,9 +27,20 @@ _SIDED_COUNT_FIELDS: Final = {
     "encoder": ("encoder_layers", "num_encoder_layers", "encoder_num_hidden_layers"),
     "decoder": ("decoder_layers", "num_decoder_layers", "decoder_num_hidden_layers"),
 }
+_OWN_COUNT_FIELDS: Final = {
+    "single_transformer_blocks": ("num_single_layers", "num_single_dit_layers"),
+    "joint_transformer_blocks": ("num_mmdit_layers",),
+}
+"""Stacks of diffusers, by the last part of their prefix, that have a field of their own."""
+
 _ALL_COUNT_FIELDS: Final = (
     *_COUNT_FIELDS,
-    *(name for names in _SIDED_COUNT_FIELDS.values() for name in names),
+    *(
+        name
+        for table in (_SIDED_COUNT_FIELDS, _OWN_COUNT_FIELDS)
+        for names in table.values()
+        for name in names
+    ),
 )
 _TRAILING_FIELD: Final = "num_nextn_predict_layers"
 
@@ -337,6 +348,9 @@ def _counts(section: Section) -> list[str]:
 
 def _fields_for(section: Section, stack: LayerStack) -> tuple[list[str], list[str]]:
     """Count fields of one side (encoder or decoder) that fit the stack, and the general ones."""
+    own_names = _OWN_COUNT_FIELDS.get(stack.prefix.rpartition(".")[2])
+    if own_names is not None:
+        return [field for field in own_names if _is_count(section.get(field))], []
     side = stack_side(stack.prefix)
     sided_names = _SIDED_COUNT_FIELDS[side] if side else ()
     return (

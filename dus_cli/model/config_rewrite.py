@@ -71,8 +71,9 @@ class RewrittenConfig:
 
 
 def model_type_of(config: Section, section: Section) -> str:
-    """The model type of a section, the whole config's where it names none, else ""."""
-    value = section.get("model_type", config.get("model_type"))
+    """The model type of a section, the whole config's where it names none, else ""; diffusers
+    calls it `_class_name`."""
+    value = section.get("model_type", config.get("model_type", config.get("_class_name")))
     return value if isinstance(value, str) else ""
 
 

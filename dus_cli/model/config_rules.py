@@ -55,6 +55,7 @@ FIELDS: Final = MappingProxyType(
             FieldKind.REINDEX,
             """
             attn_layer_indices bskcn_1 bskcn_2 bskcn_3 bskcn_4 cross_attention_layers
+            dual_attention_layers
             full_attn_idxs local_layer_ids mlp_only_layers moe_layers rope_scaling_layers
             """,
         ),
@@ -98,6 +99,17 @@ _REFUSALS: Final = (
         "muse_glimmer_vision muse_spark_vision step3p7_text",
         "what a layer is follows from its number in ways that dus has no rule for yet",
     ),
+    ("ChromaTransformer2DModel", "each block takes its modulation from a table, by its number"),
+    (
+        "BriaFiboTransformer2DModel HiDreamImageTransformer2DModel",
+        "each block has its own projection of the text, by its number",
+    ),
+    (
+        "AceStepTransformer1DModel ConsisIDTransformer3DModel HunyuanDiT2DModel "
+        "LatteTransformer3DModel MotifVideoTransformer3DModel NucleusMoEImageTransformer2DModel "
+        "WanAnimate2Transformer3DModel WanAnimateTransformer3DModel WanVACETransformer3DModel",
+        "what a block does follows from its number",
+    ),
     ("esm", "its contact head holds one weight for every head of every layer"),
     ("flaubert xlm", "its layers lie in four parallel lists"),
     ("idefics", "cross-attention layers between its layers are a second list"),
@@ -126,6 +138,12 @@ REFUSING_FIELDS: Final = MappingProxyType(
 """Switches which, when on, make a layer compute something from its number."""
 
 _PLAIN: Final = """
+    AllegroTransformer3DModel AuraFlowTransformer2DModel CogVideoXTransformer3DModel
+    CogView3PlusTransformer2DModel CogView4Transformer2DModel DiTTransformer2DModel
+    Flux2Transformer2DModel FluxTransformer2DModel HunyuanVideoTransformer3DModel
+    LTXVideoTransformer3DModel Lumina2Transformer2DModel MochiTransformer3DModel
+    PixArtTransformer2DModel QwenImageTransformer2DModel SD3Transformer2DModel
+    SanaTransformer2DModel WanTransformer3DModel
     apertus arcee bamba bart bert bigbird_pegasus biogpt bloom camembert codegen cohere ctrl
     deberta deberta-v2 distilbert electra ernie ernie4_5 falcon falcon_mamba gemma glm glm4 gpt2
     gpt_bigcode gpt_neox gpt_neox_japanese gptj granite granitemoe granitemoehybrid helium
