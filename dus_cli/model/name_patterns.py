@@ -281,6 +281,9 @@ class _Builder:
                 count = next(
                     (index for index, item in enumerate(items) if not _is_empty(item)), len(items)
                 )
+                if any(_asks_for_start(item) for item in items[count + 1 :]):
+                    # What is before it may fit nothing, and whether it does is not known here.
+                    raise PatternError("has a ^ behind something else")
                 for index, item in reversed([*enumerate(items)]):
                     rest = self.names(item, rest, at_start=at_start and index <= count)
                 return rest
@@ -316,6 +319,17 @@ def _looks_around(node: _Node) -> bool:
             return any(map(_looks_around, parts))
         case _Repeat(inner, _, _):
             return _looks_around(inner)
+    return False
+
+
+def _asks_for_start(node: _Node) -> bool:
+    match node:
+        case _Anchor(at_start):
+            return at_start
+        case _Sequence(parts) | _Choice(parts):
+            return any(map(_asks_for_start, parts))
+        case _Repeat(inner, _, _) | _LookAhead(inner, _):
+            return _asks_for_start(inner)
     return False
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dus_cli.model.name_patterns import (
@@ -120,12 +120,18 @@ PATTERNS = st.recursive(
 @given(pattern=PATTERNS, name=st.text("ab.1", max_size=5))
 def test_any_pattern_fits_what_python_fits(pattern: str, name: str) -> None:
     for ours, theirs in READERS:
-        assert fits(ours, pattern, name) == bool(theirs(pattern, name))
+        try:
+            fitting = fits(ours, pattern, name)
+        except PatternError:
+            assume(False)
+        assert fitting == bool(theirs(pattern, name))
 
 
 @pytest.mark.parametrize(
     "pattern",
     [
+        "(?:a|^)^",
+        "(?!a*^)b",
         "(",
         ")",
         "a)",
