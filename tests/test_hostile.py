@@ -412,7 +412,7 @@ CONFIGS: Mapping[str, tuple[Make, int]] = {
     "an unknown list as long as the layers": (with_config(**{NASTY: [1, 2, 3, 4]}), 2),
     "a model type that cannot be scaled": (with_config(model_type="albert"), 2),
     "a nasty module name that cannot be renumbered": (
-        with_config(quantization_config={"ignore": [f"re:layers.1.{NASTY}"]}),
+        with_config(quantization_config={"ignore": [rf"re:layers.1.(.)\1{NASTY}"]}),
         2,
     ),
 }
