@@ -120,7 +120,7 @@ CHECKS: Final = MappingProxyType(
             layer_extra=(_W, "A layer has a tensor that its peers lack."),
             layer_shape=(_E, "A tensor's shape differs from its peers' in other layers."),
             layer_dtype=(_W, "A tensor's dtype differs from its peers' in other layers."),
-            layer_unlike=(_W, "Layers differ, and the model type is none that dus knows."),
+            layer_unlike=(_W, "A layer differs from its peers, and dus has no rules for its type."),
         ),
         **_checks(
             Group.RECORD,
