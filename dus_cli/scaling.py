@@ -110,7 +110,7 @@ def _rewritten_files(
             tensor_names=tensor_names,
             scaled=[(stack.counted, stack.layer_map) for stack in scaled],
         )
-        if not same_json(value, file.value) or list(value) != list(file.value):
+        if not same_json(value, file.value):
             yield RewrittenFile(path=file.path, value=value, source_sha256=file.sha256)
 
 

@@ -215,6 +215,10 @@ def test_the_config_is_that_of_the_weights_format(tmp_path: Path) -> None:
     plan, target = upscaled(folder, drop=1)
     assert plan.config_name == "params.json"
     assert not (target / "config.json").exists()
+    assert {file.path: file.reason for file in plan.left_out_files} == {
+        "params.json": "written anew",
+        "config.json": "the source's config in another format",
+    }
 
 
 def test_transformers_weights_do_without_their_config_no_better_than_before(

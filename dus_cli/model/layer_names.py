@@ -88,7 +88,7 @@ class _Renaming:
         return value
 
     def _object(self, value: Mapping[str, Json], rule: NamingRule, path: str) -> dict[str, Json]:
-        decided = cache(lambda: self._decisions(rule.readers[0], value, self._modules.before))
+        decided = cache(lambda: self._decisions(rule.reader, value, self._modules.before))
         keys: dict[str, str] = {}
         for key in value:
             for new in self._entries(key, rule, path, decided):
@@ -102,12 +102,14 @@ class _Renaming:
         self, before: Mapping[str, str], keys: Mapping[str, str], rule: NamingRule, path: str
     ) -> None:
         """Raises where another entry than `before` would decide about a module's copy."""
-        after = self._decisions(rule.readers[0], keys, self._modules.after)
+        after = self._decisions(rule.reader, keys, self._modules.after)
         for module, copies in self._modules.outputs.items():
             for name in copies:
                 found = keys[after[name]] if name in after else None
                 if found != before.get(module):
-                    raise self._unmovable(path, found or before[module], "entries overlap")
+                    raise self._unmovable(
+                        path, found or before[module], "another entry would decide"
+                    )
 
     def _decisions(self, reader: Reader, keys: Iterable[str], tree: NameTree) -> dict[str, str]:
         """Module -> the key that decides about it."""
@@ -136,10 +138,7 @@ class _Renaming:
         path: str,
         decided: Callable[[], Mapping[str, str]] | None = None,
     ) -> list[str]:
-        """What takes the place of one entry. Among keys, `decided` tells which decides of what.
-
-        Of what fits the right modules for the first reader, what fits for most readers is taken.
-        """
+        """What takes the place of one entry. Among keys, `decided` tells which decides of what."""
         is_name = _DOTTED_NAME.fullmatch(entry) is not None
         if is_name and not _DIGIT.search(entry):
             return [entry]
@@ -147,7 +146,7 @@ class _Renaming:
             return self._modules.copies(entry)
         try:
             attempts = self._attempts(entry, is_name=is_name)
-            chosen = self._best(attempts, entry, rule, decided)
+            chosen = self._fitting(attempts, entry, rule, decided)
         except PatternError as error:
             if not _MAY_COUNT.search(entry):
                 return [entry]
@@ -156,61 +155,35 @@ class _Renaming:
             raise self._unmovable(path, entry)
         return chosen
 
-    def _best(
+    def _fitting(
         self,
         attempts: Iterable[list[str]],
         entry: str,
         rule: NamingRule,
         decided: Callable[[], Mapping[str, str]] | None,
     ) -> list[str] | None:
-        """The attempt that fits for most readers, else names; None where nothing fits."""
-        wanted = self._wanted(entry, rule)
-        best, most = None, 0
+        """The first attempt that fits the copies of what `entry` fits, else their names; None
+        where nothing does."""
+        outputs = self._modules.outputs
+        found = self._selected(rule.reader, entry, self._modules.before)
+        wanted = {name for module in found for name in outputs[module]}
         for tried in attempts:
-            fitting = self._readers_that_fit(tried, wanted)
-            if fitting > most:
-                best, most = tried, fitting
-            if most == len(wanted):
-                return best
-        names = wanted[0][1]
-        if decided is not None:
-            outputs = self._modules.outputs
-            modules = (module for module, key in decided().items() if key == entry)
-            names = {name for module in modules for name in outputs[module]}
-        if len(names) > _MAX_WRITTEN:
-            return best
-        written = rule.write(entry, sorted(names, key=_numerically))
-        # Keys are held against each other later, and then by what decides.
-        if best is None and decided is not None:
-            return written
-        return written if self._readers_that_fit(written, wanted) > most else best
+            if self._fits(tried, rule, wanted):
+                return tried
+        if len(wanted) > _MAX_WRITTEN:
+            return None
+        if decided is None:
+            written = rule.write(entry, sorted(wanted, key=_numerically))
+            return written if self._fits(written, rule, wanted) else None
+        # Where an earlier key decides this one must not; they are held against each other later.
+        modules = (module for module, key in decided().items() if key == entry)
+        names = {name for module in modules for name in outputs[module]}
+        return rule.write(entry, sorted(names, key=_numerically))
 
-    def _wanted(self, entry: str, rule: NamingRule) -> list[tuple[Reader, Set[str]]]:
-        """For each reader that can read the entry, the modules of the result it must fit."""
-        wanted: list[tuple[Reader, Set[str]]] = []
-        for reader in rule.readers:
-            try:
-                found = self._selected(reader, entry, self._modules.before)
-            except PatternError:
-                if not wanted:
-                    raise
-                continue
-            outputs = self._modules.outputs
-            wanted.append((reader, {name for module in found for name in outputs[module]}))
-        return wanted
-
-    def _readers_that_fit(
-        self, tried: Sequence[str], wanted: Sequence[tuple[Reader, Set[str]]]
-    ) -> int:
-        """For how many readers, the first being one of them, `tried` fits what it must; else 0."""
-        fitting = 0
-        for reader, names in wanted:
-            found = (self._selected(reader, entry, self._modules.after) for entry in tried)
-            if set().union(*found) == names:
-                fitting += 1
-            elif not fitting:
-                return 0
-        return fitting
+    def _fits(self, tried: Iterable[str], rule: NamingRule, wanted: Set[str]) -> bool:
+        """Whether entries fit these modules of the result and no others."""
+        found = (self._selected(rule.reader, entry, self._modules.after) for entry in tried)
+        return set().union(*found) == wanted
 
     def _attempts(self, entry: str, *, is_name: bool) -> Iterator[list[str]]:
         """Ways to write an entry for the copies that keep its form."""
@@ -222,7 +195,7 @@ class _Renaming:
 
     def _is_unread(self, entry: str, rule: NamingRule) -> bool:
         """Whether an entry looks like a pattern for layers and its field takes names alone."""
-        taken = (tier(self._sets, entry) for tier in rule.readers[0])
+        taken = (tier(self._sets, entry) for tier in rule.reader)
         return all(meaning in (entry, None) for meaning in taken) and self._names_layer(entry)
 
     def _renumbered(self, entry: str) -> Iterator[list[str]]:

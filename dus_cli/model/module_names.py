@@ -171,7 +171,7 @@ class ModuleNames:
             found[prefix] = dict.fromkeys(_WRAPPED if prefix in _WRAPPED[:3] else ())
         for name in mentioned:
             place = self.place_of(name)
-            if place is not None:
+            if place is not None and self.is_unmistakable(name):
                 spelled = ".".join(name.split(".")[: place[0]])
                 found[place[1].stack.prefix][spelled] = None
         return {

@@ -1,8 +1,7 @@
 """Where quantisations name modules, and what each library takes such a name to mean.
 
 Checked against the loaders of transformers 5.23, GPTQModel 5, compressed-tensors, auto-round,
-torchao, ModelOpt, Quark, mlx-lm and vLLM. Where several read a field, the first reader here is the
-library that the format comes from, and decides where they differ.
+torchao, ModelOpt, Quark, mlx-lm and vLLM.
 """
 
 import re
@@ -35,10 +34,10 @@ one tier the first entry that fits a module counts."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamingRule:
-    """`readers` of a field's entries, and how to write an entry that means `names` alone, with
+    """The `reader` of a field's entries, and how to write an entry that means `names` alone, with
     whatever else the old one said."""
 
-    readers: tuple[Reader, ...]
+    reader: Reader
     write: Callable[[str, Sequence[str]], list[str]]
 
 
@@ -58,26 +57,17 @@ def _as_glob(sets: NameSets, entry: str) -> Meaning:
 
 
 def _as_glob_or_part(sets: NameSets, entry: str) -> Meaning:
+    """A glob, else a part of a name, as vLLM reads what ModelOpt writes."""
     globbed = _as_glob(sets, entry)
-    return _anywhere(sets, entry) if isinstance(globbed, str) else globbed
-
-
-def _anywhere(sets: NameSets, entry: str) -> Meaning:
-    return sets.then(sets.all, sets.then(sets.literal(entry), sets.all))
+    if isinstance(globbed, str):
+        return sets.then(sets.all, sets.then(sets.literal(entry), sets.all))
+    return globbed
 
 
 def _skipped(sets: NameSets, entry: str) -> Meaning:
     """A pattern for the beginning, or the very end, as `should_convert_module` has it."""
     ending = sets.then(sets.all, sets.literal(entry))
     return sets.either([matches_from_start(sets, entry), ending])
-
-
-def _within(sets: NameSets, entry: str) -> Meaning:
-    """A module that holds the one in question, or one part of its name."""
-    below = sets.either([sets.empty, sets.then(sets.literal("."), sets.all)])
-    above = sets.either([sets.empty, sets.then(sets.all, sets.literal("."))])
-    named = sets.then(sets.literal(entry), below)
-    return named if "." in entry else sets.then(above, named)
 
 
 def _signed(sets: NameSets, entry: str) -> Meaning:
@@ -106,26 +96,23 @@ def _write_signed(entry: str, names: Sequence[str]) -> list[str]:
     return [f"{sign[0] if sign else ''}^(?:{named})$"] if names else []
 
 
-_PLAIN: Final = NamingRule(readers=((_as_pattern,),), write=_write_names)
-_SKIPPED: Final = NamingRule(
-    readers=((_skipped,), (_exact,), (_anywhere,), (_within,)), write=_write_names
-)
-_GLOBS: Final = NamingRule(readers=((_as_glob,), (_as_glob_or_part,)), write=_write_names)
+_PLAIN: Final = NamingRule(reader=(_as_pattern,), write=_write_names)
+_SKIPPED: Final = NamingRule(reader=(_skipped,), write=_write_names)
+_GLOBS: Final = NamingRule(reader=(_as_glob_or_part,), write=_write_names)
+_BY_PATH: Final = NamingRule(reader=(_name_alone, _whole_pattern), write=_write_names)
 
 _BY_FIELD: Final[Mapping[str, NamingRule]] = {
     "modules_to_not_convert": _SKIPPED,
     "llm_int8_skip_modules": _SKIPPED,
     "skip_modules": _SKIPPED,
-    "ignored_layers": NamingRule(readers=((_exact,), (_skipped,)), write=_write_names),
-    "dynamic": NamingRule(readers=((_signed,),), write=_write_signed),
-    "extra_config": NamingRule(readers=((_exact, _special),), write=_write_names),
+    "ignored_layers": NamingRule(reader=(_exact,), write=_write_names),
+    "dynamic": NamingRule(reader=(_signed,), write=_write_signed),
+    "extra_config": NamingRule(reader=(_exact, _special), write=_write_names),
     "exclude_modules": _GLOBS,
     "exclude": _GLOBS,
-    "layer_quant_config": NamingRule(readers=((_as_glob,),), write=_write_names),
-    "module_fqn_to_config": NamingRule(
-        readers=((_name_alone, _whole_pattern),), write=_write_names
-    ),
-    "fqn_to_config": NamingRule(readers=((_name_alone, _whole_pattern),), write=_write_names),
+    "layer_quant_config": NamingRule(reader=(_as_glob,), write=_write_names),
+    "module_fqn_to_config": _BY_PATH,
+    "fqn_to_config": _BY_PATH,
 }
 """What entries of a field mean, lists and keys of objects alike; anywhere else an entry is a name,
 or a pattern behind `re:`, as compressed-tensors has it."""

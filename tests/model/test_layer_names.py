@@ -131,6 +131,7 @@ A, B = {"bits": 8}, {"bits": 4}
         ("modules_to_not_convert", [r"model\.layers\.(0|3)\.mlp"]),
         ("modules_to_not_convert", ["model.layers.*.mlp.gate", "gate"]),
         ("modules_to_not_convert", ["model.layers.4.mlp.*"]),
+        pytest.param("modules_to_not_convert", ["3.mlp.gate"], id="an end that holds a number"),
         ("llm_int8_skip_modules", ["model.layers.11.mlp.experts.1.w1", "layers.3.mlp.gate"]),
         ("ignored_layers", [f"model.layers.{layer}.mlp.gate" for layer in range(LAYERS)]),
         ("ignore", ["lm_head", "re:.*mlp.gate$", "model.layers.5.self_attn.q_proj"]),
@@ -152,6 +153,11 @@ A, B = {"bits": 8}, {"bits": 4}
         ("extra_config", {"model.layers.1.mlp.gate": A, ".*layers\\.1\\..*": B, "lm_head": A}),
         ("extra_config", {f"model.layers.{layer}.mlp.gate": A for layer in (0, 4, 11)}),
         ("extra_config", {"layers\\.(?:[4-6])\\.mlp": A, ".*q_proj": B, "4\\.self_attn.*": A}),
+        pytest.param(
+            "dynamic",
+            {"+:m.*s\\.(4)\\.mlp.*": A, "+:m.*s\\.4\\.mlp.*": B},
+            id="two keys become one",
+        ),
         ("extra_config", {"layers\\.[1-2]\\d?\\.mlp": A, "layers\\.1\\d\\.": B}),
         ("module_fqn_to_config", {"_default": A, "model.layers.3.mlp.gate": None}),
         ("module_fqn_to_config", {"re:model\\.layers\\.3\\..+": A, "re:.*gate": B}),
@@ -182,6 +188,30 @@ def test_every_copy_is_read_as_its_source(field: str, value: Any) -> None:
         (
             {"exclude": ["model.layers.[2-3].m*"]},
             {"exclude": [f"model.layers.{layer}.m*" for layer in (2, 3, 9)]},
+        ),
+        pytest.param(
+            {"ignore": ["re:model\\.layers\\.3\\.self_attn\\.qkv_proj"]},
+            {"ignore": ["re:model\\.layers\\.(?:3|9)\\.self_attn\\.qkv_proj"]},
+            id="a name that engines give to what they join",
+        ),
+        pytest.param(
+            {"exclude_modules": ["model.layers.1"]},
+            {
+                "exclude_modules": [
+                    f"model.layers.{layer}.{module}"
+                    for layer in (1, 16, 17)
+                    for module in (
+                        "mlp.experts",
+                        "mlp.experts.1.w1",
+                        "mlp.experts.1.w13",
+                        "mlp.gate",
+                        "self_attn.o_proj",
+                        "self_attn.q_proj",
+                        "self_attn.qkv_proj",
+                    )
+                ]
+            },
+            id="a part of a name, as vLLM reads it",
         ),
         ({"ignore": ["re:.*gate$"]}, {"ignore": ["re:.*gate$"]}),
         (
@@ -246,6 +276,44 @@ def test_a_pattern_is_for_names_in_memory_too() -> None:
         tensor_names=names,
         scaled=[(counted, LAYER_MAP)],
     ) == {"ignore": ["re:^model\\.language_model\\.layers\\.(?:3|4|9|10)\\..*"]}
+
+
+def test_an_end_of_a_name_is_not_taken_for_a_layer_of_one_stack_alone() -> None:
+    """`layers.1.fc1` fits the encoder's layer too, which stays."""
+    names = [
+        f"model.{side}.layers.{layer}.fc1.weight"
+        for side in ("encoder", "decoder")
+        for layer in range(4)
+    ]
+    config = {"encoder_layers": 4, "decoder_layers": 4}
+    (counted,) = choose_stacks(config, find_stacks(names), "model.decoder.layers")
+    assert rename_layers(
+        {"modules_to_not_convert": ["layers.1.fc1"]},
+        subject="config.json",
+        path="quantization_config",
+        tensor_names=names,
+        scaled=[(counted, LayerMap.depth_upscale(4, 1))],
+    ) == {
+        "modules_to_not_convert": [
+            "model.decoder.layers.1.fc1",
+            "model.decoder.layers.3.fc1",
+            "model.encoder.layers.1.fc1",
+        ]
+    }
+
+
+def test_a_key_that_would_not_fit_its_own_module_is_refused() -> None:
+    """A name with signs of a glob in it is none that means itself."""
+    names = [f"model.layers.{layer}.a[b].weight" for layer in range(12)]
+    (counted,) = choose_stacks({"num_hidden_layers": 12}, find_stacks(names))
+    with pytest.raises(RequestError, match="another entry would decide"):
+        rename_layers(
+            {"layer_quant_config": {"model.layers.?.a*": A}},
+            subject="config.json",
+            path="quantization_config",
+            tensor_names=names,
+            scaled=[(counted, LAYER_MAP)],
+        )
 
 
 @pytest.mark.parametrize(
