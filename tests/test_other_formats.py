@@ -178,9 +178,18 @@ def test_a_checkpoint_in_mistrals_own_format_is_upscaled(
     assert open_checkpoint(target).config == new
 
 
-def test_experts_whose_place_no_field_can_say_are_refused(tmp_path: Path) -> None:
-    names = [*layers("layers", 2, DENSE), *layers("layers", 4, EXPERTS)[2 * len(EXPERTS) :]]
-    params = {**PARAMS, "moe": {"num_experts": 2, "first_k_dense_replace": 2}}
+@pytest.mark.parametrize(
+    ("count", "moe"),
+    [
+        (4, {"num_experts": 2, "first_k_dense_replace": 2}),
+        (5, {"num_experts": 2, "first_k_dense_replace": 0, "route_every_n": 2}),
+    ],
+)
+def test_experts_whose_place_no_field_can_say_are_refused(
+    tmp_path: Path, count: int, moe: dict[str, int]
+) -> None:
+    names = layers("layers", count, EXPERTS)
+    params = {**PARAMS, "n_layers": count, "moe": moe}
     folder = write(tmp_path / "own", "params.json", params, [*ENDS, *names], "consolidated")
     with pytest.raises(RequestError, match="which layers are mixtures of experts by moe"):
         plan_upscale(open_checkpoint(folder), UpscaleRequest(drop=1))

@@ -316,6 +316,24 @@ def test_a_key_that_would_not_fit_its_own_module_is_refused() -> None:
         )
 
 
+def test_a_name_that_would_fit_another_module_too_is_not_written() -> None:
+    """`gate` is how `gate_proj` begins, and transformers asks for no more than the beginning."""
+    names = [
+        f"model.layers.{layer}.{name}" for layer in range(12) for name in ("gate", "gate_proj")
+    ]
+    (counted,) = choose_stacks(
+        {"num_hidden_layers": 12}, find_stacks(f"{name}.x" for name in names)
+    )
+    with pytest.raises(RequestError, match="cannot renumber"):
+        rename_layers(
+            {"modules_to_not_convert": [r"model\.layers\.(?!1)\d+\.gate$"]},
+            subject="config.json",
+            path="quantization_config",
+            tensor_names=[f"{name}.weight" for name in names],
+            scaled=[(counted, LAYER_MAP)],
+        )
+
+
 @pytest.mark.parametrize(
     "value",
     [
