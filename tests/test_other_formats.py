@@ -15,6 +15,7 @@ from dus_cli.execute.write import execute
 from dus_cli.format.checkpoint import open_checkpoint
 from dus_cli.plan import Plan, plan_upscale
 from dus_cli.scaling import UpscaleRequest
+from dus_cli.verify.run import VerifyRequest, verify
 from tests.checkpoints import Array, load_all, mistral_checkpoint
 
 PARAMS: Mapping[str, Any] = {
@@ -378,3 +379,21 @@ def test_blocks_that_do_what_their_number_says_are_refused(tmp_path: Path, name:
     )
     with pytest.raises(RequestError, match=f"{name} cannot be up-scaled"):
         plan_upscale(open_checkpoint(folder), UpscaleRequest(drop=1))
+
+
+def test_a_checkpoint_of_mistrals_own_format_and_what_is_made_of_it_verify(
+    tmp_path: Path,
+) -> None:
+    names = [*layers("layers", 4, DENSE), *ENDS]
+    folder = write(tmp_path / "source", "params.json", PARAMS, names, "consolidated")
+    (folder / "tekken.json").write_text("{}", encoding="utf-8")
+    _, target = upscaled(folder, drop=1)
+    for path in (folder, target):
+        outcome = verify(path, VerifyRequest(deep=True))
+        assert [f.text for f in outcome.findings if f.code != "header-format"] == []
+    outcome = verify(target, VerifyRequest(base=open_checkpoint(folder)))
+    assert outcome.valid, outcome.findings
+    edited = json.loads((target / "params.json").read_bytes()) | {"n_layers": 5}
+    (target / "params.json").write_text(json.dumps(edited), encoding="utf-8")
+    (wrong,) = (f for f in verify(target, VerifyRequest()).findings if f.code.startswith("config"))
+    assert wrong.text.startswith("params.json: says n_layers = 5")

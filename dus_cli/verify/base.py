@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from dus_cli.errors import CheckpointError, FormatError, RequestError
-from dus_cli.findings import Finding, Report
+from dus_cli.findings import Finding, Report, reported
 from dus_cli.format.checkpoint import Checkpoint, Shard
+from dus_cli.format.files import read_small
 from dus_cli.format.header import TensorInfo
 from dus_cli.format.json_difference import ABSENT, differences
 from dus_cli.format.strict_json import Json
@@ -26,7 +27,7 @@ from dus_cli.verify.diagnosis import diagnose
 from dus_cli.verify.record import RECORD, read_record
 from dus_cli.verify.same_bytes import Claim, Comparison, Difference, Place, Progress, compare
 
-_CONFIG: Final = "config.json"
+_MAX_REWRITTEN_BYTES: Final = 100_000_000
 _SAY_DROP: Final = "Say what it should be with --drop M or --target-layers S."
 _RECORDED: Final = ("stacks", "before", "after")
 """What dus.json says of layers and sizes; its files are compared with those that are there."""
@@ -160,14 +161,14 @@ def _check_record(record: Mapping[str, Json], plan: Plan, report: Report) -> Non
 
 def _compare_config(checkpoint: Checkpoint, plan: Plan, report: Report) -> None:
     if checkpoint.config is None:
-        report(Finding(code="base-config", file=_CONFIG, message="is missing"))
+        report(Finding(code="base-config", file=plan.config_name, message="is missing"))
         return
     for field, expected, found in differences(plan.scaling.config, checkpoint.config, ""):
         given = "none" if expected is ABSENT else quoted(expected)
         report(
             Finding(
                 code="base-config",
-                file=_CONFIG,
+                file=plan.config_name,
                 field=field,
                 message=f"{quoted(field)} {_is(found)}; the rules give {given}",
             )
@@ -178,6 +179,12 @@ def _compare_files(
     checkpoint: Checkpoint, base: Checkpoint, plan: Plan, report: Report, progress: Progress
 ) -> Comparison:
     claims: list[Claim] = []
+    for path, content in plan.rewritten_files.items():
+        with reported(report, path, broken="base-file"):
+            held = read_small(checkpoint.folder / path, path, limit=_MAX_REWRITTEN_BYTES)
+            if held != content:
+                message = "is not what the rules make of the source's"
+                report(Finding(code="base-file", file=path, message=message))
     for file in plan.carried_files:
         fault = _form_fault(checkpoint.folder / file.path, file.size)
         if fault is not None:

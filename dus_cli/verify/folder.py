@@ -236,7 +236,7 @@ def _check_code(checkpoint: Checkpoint, config: Mapping[str, Json], report: Repo
             report(
                 Finding(
                     code="code-missing",
-                    file="config.json",
+                    file=checkpoint.config_name,
                     field="auto_map",
                     message=f"auto_map names {quoted(path)}, which is not there",
                     hint="The model cannot be loaded without its code; fetch that file too.",

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Final
 
 from dus_cli.errors import CheckpointError, RequestError
@@ -52,7 +53,8 @@ def check_model(checkpoint: Checkpoint, report: Report) -> None:
     config = checkpoint.config
     if config is None:
         # A config that is there and broken has been reported when it was opened.
-        if not checkpoint.stands_alone and not os.path.lexists(checkpoint.folder / "config.json"):
+        present = os.path.lexists(checkpoint.folder / checkpoint.config_name)
+        if not checkpoint.stands_alone and not present:
             report(
                 Finding(
                     code="config-missing",
@@ -61,24 +63,28 @@ def check_model(checkpoint: Checkpoint, report: Report) -> None:
                 )
             )
         return
+
+    def of_config(finding: Finding) -> None:
+        report(replace(finding, file=checkpoint.config_name))
+
     infos = {name: info for _, name, info in checkpoint.tensors()}
     stacks = [stack for stack in find_stacks(infos) if _may_be_layers(stack)]
     counted = list(_counted(config, stacks))
     if not checkpoint.is_partial:
-        _check_count(config, stacks, counted, report)
+        _check_count(config, stacks, counted, of_config, report)
     for entry in counted:
         for path in (entry.section, *entry.mirrors):
-            _check_lists(config, path, entry, report)
+            _check_lists(config, path, entry, of_config)
         check_layers(config, entry, infos, report, partial=checkpoint.is_partial)
-        _check_layer_shapes(config, entry, infos, report)
+        _check_layer_shapes(config, entry, infos, of_config)
     if counted:
         inside = {name for entry in counted for name in entry.stack.tensor_names()}
         outside = {name: info for name, info in infos.items() if name not in inside}
         section = section_at(config, counted[0].section)
-        _check_outside_shapes(config, section, outside, report)
+        _check_outside_shapes(config, section, outside, of_config)
         if not checkpoint.is_partial:
-            _check_head(config, section, outside, report)
-    _check_dtype(config, infos, report)
+            _check_head(config, section, outside, of_config)
+    _check_dtype(config, infos, of_config)
 
 
 def _may_be_layers(stack: LayerStack) -> bool:
@@ -94,6 +100,7 @@ def _check_count(
     config: Section,
     stacks: Sequence[LayerStack],
     counted: Sequence[CountedStack],
+    of_config: Report,
     report: Report,
 ) -> None:
     """The config's layer count and the tensors' layers agree; a model without layers has none."""
@@ -102,10 +109,9 @@ def _check_count(
     if not find_sections(config):
         if any(stack.layer_count > 1 for stack in stacks):
             for field, value in broken_counts(config):
-                report(
+                of_config(
                     Finding(
                         code="config-layer-count",
-                        file="config.json",
                         field=field,
                         message=f"{quoted(field)} is {quoted(value)}, which is no number of layers",
                         hint="A loader fails on it, or makes a model of another depth.",
@@ -113,10 +119,9 @@ def _check_count(
                 )
         return
     if not stacks:
-        report(
+        of_config(
             Finding(
                 code="config-layer-count",
-                file="config.json",
                 message="counts layers, but no tensor's name holds a layer number",
                 hint="Another model's weights, or renamed ones: no loader finds the layers.",
             )
@@ -130,7 +135,8 @@ def _check_count(
         report(Finding(code="layer-missing", message=error.message, hint=error.hint))
     except CheckpointError as error:
         if _disagrees(config, stacks, {entry.stack.prefix for entry in counted}):
-            report(Finding(code="config-layer-count", message=error.message, hint=error.hint))
+            message = error.message.removeprefix("config.json ")
+            of_config(Finding(code="config-layer-count", message=message, hint=error.hint))
 
 
 def _disagrees(config: Section, stacks: Sequence[LayerStack], claimed: Set[str]) -> bool:
@@ -198,7 +204,6 @@ def _check_lists(
                 report(
                     Finding(
                         code="config-layer-list",
-                        file="config.json",
                         field=field,
                         message=f"{field} has {len(value)} entries for {n} layers",
                         hint="transformers refuses the model, or gives layers the wrong kind.",
@@ -210,7 +215,6 @@ def _check_lists(
             report(
                 Finding(
                     code="config-layer-number",
-                    file="config.json",
                     field=field,
                     message=f"{field} names layer {quoted(beyond[0])}, but layers are 0 to {n - 1}",
                     hint="The list may be of another model, or was not renewed with the layers.",
@@ -275,7 +279,6 @@ def _check_shape(
         report(
             Finding(
                 code="config-shape",
-                file="config.json",
                 tensor=name,
                 field=field,
                 message=f"tensor {quoted(name)} has shape {quoted(list(info.shape))}, but by "
@@ -296,7 +299,6 @@ def _check_head(
         report(
             Finding(
                 code="head-missing",
-                file="config.json",
                 field="tie_word_embeddings",
                 message="tie_word_embeddings is false, but no tensor is the head (lm_head.weight)",
                 hint="A loader makes up a random head: fetch the tensor, or set the field to true.",
@@ -306,7 +308,6 @@ def _check_head(
         report(
             Finding(
                 code="head-tied",
-                file="config.json",
                 field="tie_word_embeddings",
                 message="tie_word_embeddings is true, yet a head is stored (lm_head.weight)",
             )
@@ -330,7 +331,6 @@ def _check_dtype(config: Section, infos: Mapping[str, TensorInfo], report: Repor
         report(
             Finding(
                 code="config-dtype",
-                file="config.json",
                 field=field,
                 message=f"{field} is {stated}, but the weights are {commonest}",
                 hint="A loader that follows the config converts every weight; correct the field.",

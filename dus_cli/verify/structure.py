@@ -51,6 +51,6 @@ def _opening_bytes(checkpoint: Checkpoint) -> int:
     headers = sum(shard.header.data_start for shard in checkpoint.shards)
     if checkpoint.stands_alone:
         return headers
-    names = (f"{checkpoint.stem}{INDEX_SUFFIX}", "config.json", "README.md")
+    names = (f"{checkpoint.stem}{INDEX_SUFFIX}", checkpoint.config_name, "README.md")
     paths = (checkpoint.folder / name for name in names)
     return headers + sum(path.stat().st_size for path in paths if path.is_file())

@@ -801,3 +801,17 @@ def test_memory_does_not_grow_with_the_tensors(tmp_path: Path) -> None:
         check=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit),
     )
+
+
+def test_files_that_name_layers_are_held_to_what_the_rules_make_of_them(tmp_path: Path) -> None:
+    source = mistral_checkpoint(tmp_path / "source", layers=4)
+    (source / "quantize_config.json").write_text(
+        json.dumps({"dynamic": {r"-:model\.layers\.3\.mlp\..*": {}}}), encoding="utf-8"
+    )
+    target = tmp_path / "target"
+    run(source, target, drop=1)
+    assert prove(target, source).found == []
+    shutil.copy(source / "quantize_config.json", target)
+    ((code, text),) = prove(target, source).found
+    assert code == "base-file"
+    assert text == "quantize_config.json: is not what the rules make of the source's"
