@@ -137,6 +137,7 @@ def test_github_gets_annotations_below_its_workspace_and_a_summary(
 ) -> None:
     (fault,) = (fault for fault in FAULTS if fault.name == "a shard cut short")
     model = write_faulty(sound, tmp_path / "models" / "case", fault)
+    monkeypatch.chdir(model)
     monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
     done = dus("verify", model, "--format", "github")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from dus_cli.errors import FormatError
+from dus_cli.findings import Collector
 from dus_cli.format.dtypes import BITS_PER_ELEMENT
 from dus_cli.format.header import (
     MAX_HEADER_BYTES,
@@ -544,3 +545,15 @@ def test_any_first_bytes_are_a_length_or_a_format_error(file: bytes) -> None:
         pass
     else:
         assert as_library_reads(file) is not None
+
+
+def test_a_tensor_inside_another_is_one_fault() -> None:
+    entries = {
+        name: {"dtype": "U8", "shape": [end - begin], "data_offsets": [begin, end]}
+        for name, begin, end in (("a", 0, 100), ("b", 20, 30), ("c", 100, 120))
+    }
+    raw = json.dumps({"__metadata__": {"format": "pt"}, **entries}).encode()
+    collector = Collector()
+    header = parse_header(raw, 8 + len(raw) + 120, "x", collector)
+    assert [finding.code for finding in collector.findings] == ["data-overlap"]
+    assert list(header.tensors) == ["a", "b", "c"]

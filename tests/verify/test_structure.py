@@ -130,8 +130,9 @@ USUAL = ("attn_norm.weight", "attn.Wqkv.weight", "mlp.Wi.weight")
 @pytest.mark.parametrize(
     ("model_type", "layers", "expected"),
     [
-        ("modernbert", [USUAL[1:], USUAL, USUAL], set()),
-        ("modernbert", [USUAL, USUAL[1:], USUAL], {"layer-incomplete"}),
+        # Layers 0, 3 and 6 are peers.
+        ("modernbert", [USUAL[1:], *[USUAL] * 6], set()),
+        ("modernbert", [*[USUAL] * 3, USUAL[1:], *[USUAL] * 3], {"layer-incomplete"}),
         ("llama", [USUAL[1:], USUAL, USUAL], {"layer-incomplete"}),
         ("llama", [(*USUAL, "x.weight"), USUAL, USUAL], set()),
         ("llama", [USUAL, (*USUAL, "x.weight"), USUAL], {"layer-extra"}),
@@ -161,3 +162,14 @@ def test_a_partial_checkpoint_is_not_blamed_for_what_is_not_read(
     assert codes(write_faulty(sound, tmp_path / "case", fault)) == {"header-broken"}
     record = json.loads((tmp_path / "case" / "model" / "dus.json").read_bytes())
     assert any(shard["name"] == FIRST for shard in record["shards"])
+
+
+@pytest.mark.parametrize(("inner", "expected"), [(64, set()), (48, {"config-shape"})])
+def test_gpt2_states_its_inner_size_by_default(
+    tmp_path: Path, inner: int, expected: set[str]
+) -> None:
+    tensors = {f"h.{layer}.mlp.c_fc.weight": np.ones((16, inner), np.float16) for layer in (0, 1)}
+    folder = write_checkpoint(
+        tmp_path / "model", tensors, {"model_type": "gpt2", "n_layer": 2, "n_embd": 16}
+    )
+    assert codes(folder) == expected
