@@ -1,6 +1,6 @@
 """Which layer stacks config.json counts, and in which of its fields."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, TypeGuard
 
@@ -30,8 +30,11 @@ _SIDED_COUNT_FIELDS: Final = {
 _OWN_COUNT_FIELDS: Final = {
     "single_transformer_blocks": ("num_single_layers", "num_single_dit_layers"),
     "joint_transformer_blocks": ("num_mmdit_layers",),
+    "speech_encoder.encoder": ("speech_encoder_layers",),
+    "t2u_model.model.encoder": ("t2u_encoder_layers",),
+    "t2u_model.model.decoder": ("t2u_decoder_layers",),
 }
-"""Stacks of diffusers, by the last part of their prefix, that have a field of their own."""
+"""Stacks of diffusers and SeamlessM4T, by parts of their prefix, that have a field of their own."""
 
 _ALL_COUNT_FIELDS: Final = (
     *_COUNT_FIELDS,
@@ -124,7 +127,8 @@ def choose_stacks(
             "no tensor name holds a layer number, so there is nothing to up-scale",
             hint="Fused or renamed checkpoints have to be brought into their usual form first.",
         )
-    chosen = _choose(config, stacks) if prefix is None else (_named(config, stacks, prefix),)
+    likely = [stack for stack in stacks if _may_be_layers(stack)] or stacks
+    chosen = _choose(config, likely) if prefix is None else (_named(config, stacks, prefix),)
     return tuple(
         replace(
             counted,
@@ -136,8 +140,22 @@ def choose_stacks(
 
 
 def stack_side(prefix: str) -> str | None:
-    """Whether a stack is the encoder or the decoder of a model, as far as its name tells."""
-    return next((part for part in prefix.split(".") if part in _SIDED_COUNT_FIELDS), None)
+    """Whether a stack is the encoder or the decoder of a model, as far as its name tells.
+
+    A part that says it alone goes before one that says what it reads too: `text_encoder`.
+    """
+    parts = prefix.split(".")
+    said = [part.partition("_")[2] for part in parts if words_of(part.partition("_")[0])]
+    return next((part for part in (*parts, *said) if part in _SIDED_COUNT_FIELDS), None)
+
+
+def _may_be_layers(stack: LayerStack) -> bool:
+    """Whether a stack has no gap, or consists of modules.
+
+    Convolutions in a row do neither: their gaps are for what lies between and has no weights.
+    """
+    modules = any("." in parameter for layer in stack.parameters for parameter in layer)
+    return modules or not stack.missing_numbers
 
 
 def _choose(config: Section, stacks: Sequence[LayerStack]) -> tuple[CountedStack, ...]:
@@ -348,15 +366,19 @@ def _counts(section: Section) -> list[str]:
 
 def _fields_for(section: Section, stack: LayerStack) -> tuple[list[str], list[str]]:
     """Count fields of one side (encoder or decoder) that fit the stack, and the general ones."""
-    own_names = _OWN_COUNT_FIELDS.get(stack.prefix.rpartition(".")[2])
-    if own_names is not None:
-        return [field for field in own_names if _is_count(section.get(field))], []
-    side = stack_side(stack.prefix)
-    sided_names = _SIDED_COUNT_FIELDS[side] if side else ()
-    return (
-        [field for field in sided_names if _is_count(section.get(field))],
-        [field for field in _COUNT_FIELDS if _is_count(section.get(field))],
-    )
+
+    def stated(names: Iterable[str]) -> list[str]:
+        return [field for field in names if _is_count(section.get(field))]
+
+    for part, names in _OWN_COUNT_FIELDS.items():
+        if f".{part}." in f".{stack.prefix}.":
+            return stated(names), []
+    side, general = stack_side(stack.prefix), stated(_COUNT_FIELDS)
+    if side is not None:
+        return stated(_SIDED_COUNT_FIELDS[side]), general
+    sides = [fields for names in _SIDED_COUNT_FIELDS.values() if (fields := stated(names))]
+    # An encoder saved alone has `layers`, and says how many as if it had a decoder beside it.
+    return [], general or (sides[0] if len(sides) == 1 else [])
 
 
 def _fits(path: SectionPath, stack: LayerStack) -> bool:

@@ -148,6 +148,21 @@ def text(count: int, **fields: Any) -> dict[str, Any]:
             [("vit.encoder.layer", 4, "", ("num_hidden_layers",))],
             id="images-alone",
         ),
+        pytest.param(
+            {"encoder_layers": 4, "decoder_layers": 4, "t2u_encoder_layers": 4},
+            {"text_encoder.layers": 4, "text_decoder.layers": 4},
+            [
+                ("text_encoder.layers", 4, "", ("encoder_layers",)),
+                ("text_decoder.layers", 4, "", ("decoder_layers",)),
+            ],
+            id="sides-called-by-what-they-read",
+        ),
+        pytest.param(
+            {"model_type": "qwen2_audio_encoder", "encoder_layers": 4},
+            {"layers": 4},
+            [("layers", 4, "", ("encoder_layers",))],
+            id="encoder-saved-alone",
+        ),
     ],
 )
 def test_language_model_is_chosen_and_its_count_found(
@@ -179,6 +194,20 @@ def test_language_model_is_chosen_and_its_count_found(
             "encoder.block",
             ("encoder.block", 4, "", ("num_layers",)),
             id="encoder",
+        ),
+        pytest.param(
+            {"encoder_layers": 4, "decoder_layers": 4, "speech_encoder_layers": 4},
+            {"speech_encoder.encoder.layers": 4, "text_decoder.layers": 4},
+            "speech_encoder.encoder.layers",
+            ("speech_encoder.encoder.layers", 4, "", ("speech_encoder_layers",)),
+            id="field-of-its-own",
+        ),
+        pytest.param(
+            {"encoder_layers": 4, "t2u_encoder_layers": 4},
+            {"t2u_model.model.encoder.layers": 4, "text_encoder.layers": 4},
+            "text_encoder.layers",
+            ("text_encoder.layers", 4, "", ("encoder_layers",)),
+            id="beside-one-with-a-field-of-its-own",
         ),
     ],
 )
@@ -259,3 +288,28 @@ def test_refused_type_is_refused_even_where_its_tensors_show_no_layers() -> None
     config = {"model_type": "albert", "num_hidden_layers": 12}
     with pytest.raises(RequestError, match="albert cannot be up-scaled"):
         choose_stacks(config, stacks({"albert.encoder.albert_layer_groups": 1}))
+
+
+@pytest.mark.parametrize("gap", [(0, 2, 3), (1, 2, 3)])
+def test_row_of_convolutions_is_no_stack_that_lost_a_layer(gap: tuple[int, ...]) -> None:
+    rows = [f"subsampling.layers.{number}.weight" for number in gap]
+    layers = [f"encoder.layers.{layer}.{name}" for layer in range(4) for name in TWO]
+    (chosen,) = choose_stacks(text(4), find_stacks([*rows, *layers]))
+    assert chosen.stack.prefix == "encoder.layers"
+    assert chosen.siblings == ("subsampling.layers",)
+
+
+def test_row_of_convolutions_alone_is_an_error_of_the_checkpoint() -> None:
+    with pytest.raises(CheckpointError, match="layer 1 of"):
+        choose_stacks(text(4), find_stacks(["h.0.weight", "h.2.weight", "h.3.weight"]))
+
+
+def test_stack_of_neither_side_is_not_counted_by_one_of_two() -> None:
+    with pytest.raises(CheckpointError, match="no stack of tensors"):
+        choose_stacks({"encoder_layers": 4, "decoder_layers": 6}, stacks({"layers": 4}))
+
+
+def test_decoder_that_is_called_after_its_task_is_no_half_of_a_pair() -> None:
+    found = stacks({"text_encoder.layers": 4, "detr_decoder.layers": 4})
+    with pytest.raises(RequestError, match="several stacks"):
+        choose_stacks({"text_config": text(4)}, found)
