@@ -51,11 +51,14 @@ _SECTION_WORDS: Final = {
     "text": ("text", "llm", "language", "lm"),
     "vision": ("vision", "visual", "vit", "image"),
     "audio": ("audio", "speech", "sound"),
+    "bridge": ("qformer", "projector"),
+    "mask": ("mask",),
 }
-"""Words in a section's name or a stack's prefix that tell what the sub-model reads."""
+"""Words in a section's name or a stack's prefix that tell what the sub-model reads or makes."""
 
-_SENSES: Final = frozenset({"vision", "audio"})
-"""Sub-models that are scaled only when their stack is named."""
+_SENSES: Final = frozenset({"vision", "audio", "bridge", "mask"})
+"""Sub-models that are no language model: scaled when their stack is named, or vision and audio
+when the checkpoint holds nothing else."""
 
 _MAX_SECTION_DEPTH: Final = 3
 
@@ -159,7 +162,9 @@ def _may_be_layers(stack: LayerStack) -> bool:
 
 
 def _choose(config: Section, stacks: Sequence[LayerStack]) -> tuple[CountedStack, ...]:
-    for paths in _tiers(config):
+    *tiers, rest = _tiers(config)
+    # A text section that leaves its count to a default is what is meant, not what others count.
+    for paths in (*tiers, *([] if _uncounted_texts(config) else [rest])):
         candidates: dict[str, CountedStack] = {}
         for path in paths:
             for stack in stacks:
@@ -172,6 +177,17 @@ def _choose(config: Section, stacks: Sequence[LayerStack]) -> tuple[CountedStack
     alone = [counted for stack in stacks if (counted := _count(config, (), stack)) is not None]
     if alone:
         return _pick(alone, stacks)
+    # CLIP's vision model saved alone still has the text model's section.
+    if all(words_of(stack.prefix) & _SENSES for stack in stacks):
+        senses = [
+            counted
+            for stack in stacks
+            for path in find_sections(config)
+            if words_of(".".join(path)) & {"vision", "audio"} and _fits(path, stack)
+            if (counted := _count(config, path, stack)) is not None
+        ]
+        if senses:
+            return _pick(senses, stacks)
     implicit = _choose_uncounted(config, stacks)
     if implicit is not None:
         return (implicit,)
@@ -187,23 +203,37 @@ def _tiers(config: Section) -> tuple[list[SectionPath], ...]:
     return text, sides, [()], rest
 
 
+def _uncounted_texts(config: Section) -> list[SectionPath]:
+    """Sections of language models that have a type and no count."""
+    return [
+        path
+        for path in _objects(config)
+        if path
+        and _is_text(path)
+        and not _counts(section_at(config, path))
+        and "model_type" in section_at(config, path)
+    ]
+
+
 def _choose_uncounted(config: Section, stacks: Sequence[LayerStack]) -> CountedStack | None:
-    """The largest stack that a text section describes which leaves its count to a default.
+    """The only stack that a text section can describe which leaves its count to a default.
 
     LLaVA 1.5 is published so: the count is that of its `model_type`, and the tensors say it too.
+    Where several stacks may be meant, nothing tells which.
     """
-    for path in _objects(config):
-        section = section_at(config, path)
-        if not path or not _is_text(path) or _counts(section) or "model_type" not in section:
-            continue
-        for stack in stacks:
-            if _fits(path, stack) and not stack.missing_numbers and stack.layer_count > 1:
-                return CountedStack(
-                    stack=stack,
-                    layer_count=stack.layer_count,
-                    section=path,
-                    count_fields=(_COUNT_FIELDS[0],),
-                )
+    for path in _uncounted_texts(config):
+        fitting = [
+            stack
+            for stack in stacks
+            if _fits(path, stack) and not stack.missing_numbers and stack.layer_count > 1
+        ]
+        if len(fitting) == 1:
+            return CountedStack(
+                stack=fitting[0],
+                layer_count=fitting[0].layer_count,
+                section=path,
+                count_fields=(_COUNT_FIELDS[0],),
+            )
     return None
 
 
@@ -221,8 +251,8 @@ def _named(config: Section, stacks: Sequence[LayerStack], prefix: str) -> Counte
         if counted is not None:
             _refuse_shared_count(config, counted, stacks)
             return counted
-    uncounted = _choose_uncounted(config, [stack])
-    if uncounted is not None:
+    uncounted = _choose_uncounted(config, stacks)
+    if uncounted is not None and uncounted.stack is stack:
         return uncounted
     raise CheckpointError(
         f"config.json has no field that says {stack.layer_count} layers for {stack.prefix}",
@@ -333,6 +363,16 @@ def _contradiction(config: Section, stacks: Sequence[LayerStack]) -> DusError:
         return CheckpointError(
             "config.json has no field that counts layers",
             hint=f"The tensors form: {_listing(stacks)}.",
+        )
+    *likely, _ = _tiers(config)
+    if not any(_counts(section_at(config, path)) for paths in likely for path in paths) and any(
+        _fits(path, stack) and _count(config, path, stack)
+        for path in find_sections(config)
+        for stack in stacks
+    ):
+        return RequestError(
+            "config.json counts no language model, only other parts of this one",
+            hint=f"Choose one with --stack; there are: {_listing(stacks)}.",
         )
     if stacks[0].missing_numbers:
         return _missing_layers(stacks[0], counts[0])

@@ -163,6 +163,24 @@ def text(count: int, **fields: Any) -> dict[str, Any]:
             [("layers", 4, "", ("encoder_layers",))],
             id="encoder-saved-alone",
         ),
+        pytest.param(
+            {"text_config": text(4), "qformer_config": text(4)},
+            {"language_model.model.decoder.layers": 4, "qformer.encoder.layer": 4},
+            [("language_model.model.decoder.layers", 4, "text_config", ("num_hidden_layers",))],
+            id="bridge-of-equal-depth-is-no-encoder-of-the-text",
+        ),
+        pytest.param(
+            {"text_config": text(4), "vision_config": {"num_hidden_layers": 6}},
+            {"vision_model.encoder.layers": 6},
+            [("vision_model.encoder.layers", 6, "vision_config", ("num_hidden_layers",))],
+            id="vision-model-of-a-pair-saved-alone",
+        ),
+        pytest.param(
+            {"audio_config": {"num_hidden_layers": 4}},
+            {"audio_tower.layers": 4},
+            [("audio_tower.layers", 4, "audio_config", ("num_hidden_layers",))],
+            id="audio-section-alone",
+        ),
     ],
 )
 def test_language_model_is_chosen_and_its_count_found(
@@ -313,3 +331,28 @@ def test_decoder_that_is_called_after_its_task_is_no_half_of_a_pair() -> None:
     found = stacks({"text_encoder.layers": 4, "detr_decoder.layers": 4})
     with pytest.raises(RequestError, match="several stacks"):
         choose_stacks({"text_config": text(4)}, found)
+
+
+@pytest.mark.parametrize(
+    ("config", "layers", "shown"),
+    [
+        pytest.param(
+            {"mask_decoder_config": text(2), "vision_config": {"num_hidden_layers": 4}},
+            {"vision_encoder.layers": 4, "mask_decoder.layers": 2, "prompt_encoder.points": 3},
+            "vision_encoder.layers",
+            id="mask-decoder",
+        ),
+        pytest.param(
+            {"text_config": {"model_type": "x"}, "timestamp_config": text(2)},
+            {"llm.layers": 4, "asr.layers": 7, "timestamp.layers": 2},
+            "llm.layers",
+            id="text-without-a-count-beside-others",
+        ),
+    ],
+)
+def test_choice_that_nothing_settles_is_refused(
+    config: dict[str, Any], layers: dict[str, int], shown: str
+) -> None:
+    with pytest.raises(RequestError, match="counts no language model") as caught:
+        choose_stacks(config, stacks(layers))
+    assert shown in (caught.value.hint or "")
