@@ -43,7 +43,8 @@ FIELDS: Final = MappingProxyType(
         **_fields(
             FieldKind.GATHER,
             """
-            activation_sparsity_pattern attention_layers block_configs compress_ratios
+            activation_sparsity_pattern attention_layers attn_layers block_configs
+            compress_ratios
             hybrid_layer_pattern hybrid_override_pattern index_topk_pattern indexer_types
             intermediate_size layer_rope_theta layer_types layers_block_type mlp_layer_types
             moe_layer_freq no_rope_layers num_attention_heads_per_layer
@@ -56,7 +57,8 @@ FIELDS: Final = MappingProxyType(
             """
             attn_layer_indices bskcn_1 bskcn_2 bskcn_3 bskcn_4 cross_attention_layers
             dual_attention_layers
-            full_attn_idxs local_layer_ids mlp_only_layers moe_layers rope_scaling_layers
+            full_attn_idxs fullatt_block_indexes global_attn_indexes local_layer_ids
+            mlp_only_layers moe_layers rope_scaling_layers
             """,
         ),
         **_fields(
@@ -75,8 +77,10 @@ FIELDS: Final = MappingProxyType(
             rope_parameters.long_factor rope_parameters.mrope_section
             rope_parameters.short_factor rope_scaling.long_factor rope_scaling.mrope_section
             rope_scaling.short_factor sliding_window ssm_multipliers
-            suppress_tokens task_specific_params time_step_limit
-            time_step_range weight_block_size
+            suppress_tokens target_bandwidths task_specific_params tdnn_dilation
+            tdnn_dim tdnn_kernel upsample_kernel_sizes upsample_rates
+            time_step_limit time_step_range vision_feature_layer visual_indicator_token_ids
+            weight_block_size projector_patch_to_query_dict stage_names
             """,
         ),
     }
@@ -132,6 +136,7 @@ REFUSED_MODEL_TYPES: Final = MappingProxyType(
 
 REFUSING_FIELDS: Final = MappingProxyType(
     {
+        "deepstack_visual_indexes": "each layer that it names has a merger of its own",
         "scale_attn_by_inverse_layer_idx": "attention is scaled by the layer's number",
     }
 )

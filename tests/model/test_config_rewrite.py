@@ -52,7 +52,20 @@ def test_order_of_keys_and_unknown_fields_are_kept() -> None:
         ("cross_attention_layers", [3, 5], [5]),
         ("linear_attn_config", {"kda_layers": [1, 2, 3]}, {"kda_layers": [1, 2, 3, 4, 5]}),
         ("per_layer_config", {"0": {"a": 1}, "3": {}}, {"0": {"a": 1}, "5": {}}),
+        ("attn_layers", list("abcd"), list("abcbcd")),
+        ("global_attn_indexes", [1, 3], [1, 3, 5]),
+        ("fullatt_block_indexes", [1, 3], [1, 3, 5]),
         ("mtp_layer_types", list("abcd"), list("abcd")),
+        ("tdnn_dilation", [1, 2, 3, 1], [1, 2, 3, 1]),
+        ("tdnn_dim", [5, 5, 5, 6], [5, 5, 5, 6]),
+        ("tdnn_kernel", [5, 3, 3, 1], [5, 3, 3, 1]),
+        ("upsample_rates", [5, 4, 4, 2], [5, 4, 4, 2]),
+        ("upsample_kernel_sizes", [11, 8, 8, 4], [11, 8, 8, 4]),
+        ("target_bandwidths", [1, 2, 4, 8], [1, 2, 4, 8]),
+        ("visual_indicator_token_ids", [1, 2, 3, 4], [1, 2, 3, 4]),
+        ("vision_feature_layer", [-2, -5, -8, 6], [-2, -5, -8, 6]),
+        ("projector_patch_to_query_dict", {"4": 2}, {"4": 2}),
+        ("backbone_config", {"stage_names": list("abcd")}, {"stage_names": list("abcd")}),
         ("eos_token_id", [1, 2, 3, 4], [1, 2, 3, 4]),
         ("rope_scaling", {"short_factor": [1, 1, 1, 1]}, {"short_factor": [1, 1, 1, 1]}),
         ("layer_types", None, None),
@@ -415,3 +428,8 @@ def test_configs_as_they_lie_on_the_hub(path: Path) -> None:
     new = rewritten(case["config"], names, case["drop"])
     assert {change.field: change.after for change in new.changes} == case["changes"]
     assert list(new.remarks) == case.get("remarks", [])
+
+
+def test_layers_that_feed_mergers_of_their_own_are_refused() -> None:
+    with pytest.raises(RequestError, match="has a merger of its own"):
+        after(4, 1, deepstack_visual_indexes=[1, 3])
