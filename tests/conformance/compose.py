@@ -1,0 +1,136 @@
+"""The reference: a model whose lists of layers hold deep copies of its own layers, in a new order.
+
+A copied layer keeps its copy of the configuration and its number, so it computes what it did.
+Outside the layers the configuration is gathered where forward passes look up a layer's place in it
+(tests/oracle/judge.py); nothing else of it is read.
+"""
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from tests.oracle.judge import BY_PLACE
+
+_COUNTS: Final = (
+    *("num_hidden_layers", "num_layers", "n_layers", "n_layer", "layers", "depth", "num_blocks"),
+    *("encoder_layers", "num_encoder_layers", "encoder_num_hidden_layers"),
+    *("decoder_layers", "num_decoder_layers", "decoder_num_hidden_layers"),
+)
+
+
+class NoListError(Exception):
+    """No list in memory holds the layers of a stack on the disk."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerList:
+    """The list at `path` in memory, and the original layer that each of its places is to hold."""
+
+    path: str
+    sources: tuple[int, ...]
+
+    @property
+    def before(self) -> int:
+        """How many layers the original holds: a layer map always keeps the last one."""
+        return max(self.sources) + 1
+
+
+def find_lists(
+    model: Any, layers: Sequence[Mapping[str, Any]], sources: tuple[int, ...]
+) -> tuple[LayerList, ...]:
+    """Every list of the model that holds the stack whose `layers` map names on the disk to tensors.
+
+    Names differ between disk and memory, so a list is told by the values of its tensors: each of
+    its layers shares one with the same layer on the disk that no other layer has.
+
+    Raises NoListError where there is none.
+    """
+    on_disk = [_values(layer.values()) for layer in layers]
+    found = tuple(
+        LayerList(path=path, sources=sources)
+        for path, module in model.named_modules(remove_duplicate=False)
+        if _is_list(module, len(layers)) and _holds(module, on_disk)
+    )
+    if not found:
+        raise NoListError(f"no list of {len(layers)} modules holds the layers")
+    return found
+
+
+def compose(model: Any, lists: Sequence[LayerList]) -> Any:
+    """A copy of `model` with each list replaced."""
+    reference = copy.deepcopy(model)
+    replaced: dict[int, Any] = {}
+    inner: set[int] = set()
+    for entry in lists:
+        owner, _, name = entry.path.rpartition(".")
+        parent = reference.get_submodule(owner)
+        before = getattr(parent, name)
+        if id(before) not in replaced:
+            copies = [copy.deepcopy(before[source]) for source in entry.sources]
+            replaced[id(before)] = type(before)(*_packed(before, copies))
+        setattr(parent, name, replaced[id(before)])
+        _count_anew(vars(parent), entry)
+    for layers in replaced.values():
+        inner |= {id(module) for module in layers.modules()}
+    outside = (module for module in reference.modules() if id(module) not in inner)
+    for config in _configs(outside):
+        for entry in lists:
+            _gather(config, entry)
+    return reference
+
+
+def _packed(before: Any, copies: list[Any]) -> list[Any]:
+    return copies if isinstance(before, torch.nn.Sequential) else [copies]
+
+
+def _gather(config: Any, entry: LayerList) -> None:
+    for name in BY_PLACE:
+        values = vars(config).get(name)
+        if isinstance(values, list) and len(values) == entry.before:
+            setattr(config, name, [values[source] for source in entry.sources])
+    _count_anew(vars(config), entry)
+
+
+def _count_anew(fields: dict[str, Any], entry: LayerList) -> None:
+    """Loops of the form `for layer in self.layers[: config.num_hidden_layers]`."""
+    for name in _COUNTS:
+        if type(fields.get(name)) is int and fields[name] == entry.before:
+            fields[name] = len(entry.sources)
+
+
+def _configs(modules: Iterable[Any]) -> Iterator[Any]:
+    seen: set[int] = set()
+    waiting = [config for module in modules if (config := getattr(module, "config", None))]
+    while waiting:
+        config = waiting.pop()
+        if id(config) not in seen and hasattr(config, "to_dict"):
+            seen.add(id(config))
+            yield config
+            waiting += [value for value in vars(config).values() if hasattr(value, "to_dict")]
+
+
+def _is_list(module: Any, length: int) -> bool:
+    return isinstance(module, torch.nn.ModuleList | torch.nn.Sequential) and len(module) == length
+
+
+def _holds(module: Any, on_disk: Sequence[set[bytes]]) -> bool:
+    in_memory = [_values(layer.state_dict().values()) for layer in module]
+    return all(
+        any(
+            value in held and not any(value in other for k, other in enumerate(in_memory) if k != i)
+            for value in on_disk[i]
+        )
+        for i, held in enumerate(in_memory)
+    )
+
+
+def _values(tensors: Iterable[Any]) -> set[bytes]:
+    """The bytes of tensors as float32, whatever their shape: they may be stored transposed."""
+    return {
+        tensor.detach().to(torch.float32).contiguous().numpy().tobytes()
+        for tensor in tensors
+        if tensor.is_floating_point() and tensor.numel() > 1
+    }
