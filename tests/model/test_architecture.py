@@ -356,3 +356,10 @@ def test_choice_that_nothing_settles_is_refused(
     with pytest.raises(RequestError, match="counts no language model") as caught:
         choose_stacks(config, stacks(layers))
     assert shown in (caught.value.hint or "")
+
+
+def test_stack_that_is_named_is_not_taken_for_the_one_without_a_count() -> None:
+    config = {"text_config": {"model_type": "llama"}, "vision_config": {"model_type": "x"}}
+    found = stacks({"model.layers": 4, "vision.layers": 6})
+    with pytest.raises(CheckpointError, match=r"no field that says 6 layers for vision\.layers"):
+        choose_stacks(config, found, "vision.layers")
