@@ -6,6 +6,7 @@ bit by bit. A forward pass counts only if it sees the layers: with two of them e
 give something else.
 """
 
+import copy
 import gc
 import re
 import tempfile
@@ -101,7 +102,8 @@ def load(model_class: Any, folder: Path) -> tuple[Any, tuple[str, ...]]:
             folder, output_loading_info=True, dtype=torch.float32
         )
     complaints = tuple(f"{key}: {entry}" for key in _KEYS for entry in info.get(key) or ())
-    return model.eval().float(), complaints
+    # Copied, as where a tensor begins in a mapped file changes the last bit of some products.
+    return copy.deepcopy(model.eval().float()), complaints
 
 
 def upscale(source: Path, target: Path, drop: int) -> Scaling:
