@@ -114,6 +114,8 @@ _REFUSALS: Final = (
         "WanAnimate2Transformer3DModel WanAnimateTransformer3DModel WanVACETransformer3DModel",
         "what a block does follows from its number",
     ),
+    ("esmc", "its residual scale follows from the number of layers"),
+    ("fastspeech2_conformer", "its layer counts are repeated in sections of their own"),
     ("esm", "its contact head holds one weight for every head of every layer"),
     ("flaubert xlm", "its layers lie in four parallel lists"),
     ("idefics", "cross-attention layers between its layers are a second list"),

@@ -128,7 +128,17 @@ def _check_count(
         )
         return
     try:
-        choose_stacks(config, stacks)
+        chosen = choose_stacks(config, stacks)
+        text = any("text" in words_of(".".join(path)) for path in find_sections(config))
+        if text and _is_for(config, _GENERATING) and all(_is_of_senses(e.stack) for e in chosen):
+            of_config(
+                Finding(
+                    code="config-layer-count",
+                    message="counts the layers of a language model, but only those of "
+                    f"{quoted(chosen[0].stack.prefix)} are there",
+                    hint="The checkpoint is incomplete, or its config belongs to another model.",
+                )
+            )
     except RequestError:
         return  # Which of several stacks is meant, is for an up-scaling to know.
     except MissingLayersError as error:
