@@ -130,7 +130,7 @@ def choose_stacks(
             "no tensor name holds a layer number, so there is nothing to up-scale",
             hint="Fused or renamed checkpoints have to be brought into their usual form first.",
         )
-    likely = [stack for stack in stacks if _may_be_layers(stack)] or stacks
+    likely = [stack for stack in stacks if may_be_layers(stack)] or stacks
     chosen = _choose(config, likely) if prefix is None else (_named(config, stacks, prefix),)
     return tuple(
         replace(
@@ -152,7 +152,7 @@ def stack_side(prefix: str) -> str | None:
     return next((part for part in (*parts, *said) if part in _SIDED_COUNT_FIELDS), None)
 
 
-def _may_be_layers(stack: LayerStack) -> bool:
+def may_be_layers(stack: LayerStack) -> bool:
     """Whether a stack has no gap, or consists of modules.
 
     Convolutions in a row do neither: their gaps are for what lies between and has no weights.

@@ -18,6 +18,7 @@ from dus_cli.model.architecture import (
     broken_counts,
     choose_stacks,
     find_sections,
+    may_be_layers,
     section_at,
     words_of,
 )
@@ -68,7 +69,7 @@ def check_model(checkpoint: Checkpoint, report: Report) -> None:
         report(replace(finding, file=checkpoint.config_name))
 
     infos = {name: info for _, name, info in checkpoint.tensors()}
-    stacks = [stack for stack in find_stacks(infos) if _may_be_layers(stack)]
+    stacks = [stack for stack in find_stacks(infos) if may_be_layers(stack)]
     counted = list(_counted(config, stacks))
     if not checkpoint.is_partial:
         _check_count(config, stacks, counted, of_config, report)
@@ -85,15 +86,6 @@ def check_model(checkpoint: Checkpoint, report: Report) -> None:
         if not checkpoint.is_partial:
             _check_head(config, section, outside, of_config)
     _check_dtype(config, infos, of_config)
-
-
-def _may_be_layers(stack: LayerStack) -> bool:
-    """Whether a stack has no gap, or consists of modules.
-
-    Convolutions in a row do neither: their gaps are for what lies between and has no weights.
-    """
-    modules = any("." in parameter for layer in stack.parameters for parameter in layer)
-    return modules or not stack.missing_numbers
 
 
 def _check_count(
