@@ -1,0 +1,34 @@
+"""A server for each test, and the real client for it."""
+
+from collections.abc import Iterator
+
+import pytest
+from huggingface_hub import HfApi, close_session, constants
+
+from tests.hub.server import MEMBER, Hub
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub() as server:
+        yield server
+
+
+@pytest.fixture
+def client(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[HfApi]:
+    """The real client as a member of `org`; its cache is that of `hub`.
+
+    What it read from the environment when it was imported is set for this test: no Xet, no cache
+    or token of the user's, no proxy.
+    """
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub.home / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(hub.home / "token"))
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    # Connections are kept by the process, and those to the server of another test are dead.
+    close_session()
+    yield HfApi(endpoint=hub.url, token=MEMBER)
+    close_session()
