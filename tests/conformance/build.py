@@ -20,7 +20,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from tests.conformance.overrides import OVERRIDES
 from tests.conformance.pool import Outcome, run
-from tests.conformance.shrink import RECIPES, Recipe, cut_lists, fields_for
+from tests.conformance.shrink import RECIPES, Recipe, fields_for, fit_lists, fixed, merged
 
 MAX_PARAMETERS: Final = 50_000_000
 
@@ -100,25 +100,16 @@ def save(built: Built, folder: Path) -> None:
 
 
 def _config(model_type: str, recipe: Recipe) -> Any:
-    config_class, overrides = CONFIG_MAPPING[model_type], OVERRIDES.get(model_type, {})
+    config_class = CONFIG_MAPPING[model_type]
     try:
         default = config_class()
     except Exception:
-        return config_class(**overrides)
-    fields = fields_for(default, recipe, overrides)
+        return config_class(**fixed(OVERRIDES.get(model_type, {})))
+    fields = fields_for(default, recipe, OVERRIDES)
     config = config_class(**fields)
-    if cut := cut_lists(config, default):
-        config = config_class(**_merged(fields, cut))
+    if lists := fit_lists(config, default, fields):
+        config = config_class(**merged(fields, lists))
     return config
-
-
-def _merged(fields: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    return fields | {
-        name: _merged(fields[name], value)
-        if isinstance(value, dict) and isinstance(fields.get(name), dict)
-        else value
-        for name, value in more.items()
-    }
 
 
 def _instance(model_class: Any, config: Any) -> Any:

@@ -23,6 +23,17 @@ VOCABULARY: Final = 99
 Change: TypeAlias = Callable[[int], int]
 
 
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """A list with an entry a layer: these values, again and again."""
+
+    values: tuple[Any, ...]
+
+
+Overrides: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""Model type -> field -> value; a Cycle becomes as long as the section has layers."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """Rows of a pattern for a field's whole name and a change; the first that matches counts."""
@@ -66,8 +77,15 @@ _EXPERTS: Final = (
     _row(r"num_experts|n_routed_experts|num_local_experts|moe_num_experts|num_zero_experts", 4),
     _row(r"num_experts_per_tok(en)?|moe_topk|moe_k|top_k_experts|index_topk", 2),
     _row(r"n_group|num_expert_group|topk_group|n_shared_experts|num_shared_experts", 1),
-    _row(r"first_k_dense_replace|num_dense_layers", 1),
+    # Two, so that the second of them lies behind the seam for m = 1.
+    _row(r"first_k_dense_replace|num_dense_layers", 2),
 )
+_WINDOWS: Final = _row(
+    r"\w*sliding_window(_size)?|(local_)?attention_chunk_size|local_attention(_window_len)?"
+    r"|local_radius",
+    8,
+)
+_ALWAYS: Final = (_WINDOWS, _VOCABULARIES, _CODEBOOK)
 _WIDTHS: Final = (
     r"\w*hidden_size\w*|\w*hidden_dim|\w*embed_dim|\w*embedding_(size|dim)|d_model|n_embd|dim|emb_dim"
     r"|\w*projection_(dim|size)|\w*proj_dim|output_dim|\w*_model_dim|lru_width|vision_output_dim"
@@ -85,8 +103,7 @@ _HEAD_WIDTHS: Final = (
 TINY: Final = Recipe(
     name="tiny",
     rows=(
-        _VOCABULARIES,
-        _CODEBOOK,
+        *_ALWAYS,
         *_POSITIONS,
         *_EXPERTS,
         _row(r"\w*num_key_value_heads|num_kv_heads", 2),
@@ -108,7 +125,7 @@ def _divided(by: int) -> Recipe:
     )
     return Recipe(
         name=f"divided by {by}",
-        rows=(_VOCABULARIES, _CODEBOOK, *_POSITIONS, *_EXPERTS, _row(widths, _divide(by))),
+        rows=(*_ALWAYS, *_POSITIONS, *_EXPERTS, _row(widths, _divide(by))),
     )
 
 
@@ -116,42 +133,60 @@ RECIPES: Final = (
     TINY,
     _divided(16),
     _divided(8),
-    Recipe(name="fewer layers", rows=(_VOCABULARIES, _CODEBOOK, *_POSITIONS, *_EXPERTS)),
-    Recipe(name="fewer layers, all positions", rows=(_VOCABULARIES, _CODEBOOK)),
-    Recipe(name="only fewer layers", rows=()),
+    Recipe(name="fewer layers", rows=(*_ALWAYS, *_POSITIONS, *_EXPERTS)),
+    Recipe(name="fewer layers, all positions", rows=_ALWAYS),
+    Recipe(name="only fewer layers", rows=(_WINDOWS,)),
 )
 """Smallest first."""
 
 _TOKENS: Final = re.compile(r"\w*_(token_id|token_index|token_idx|bos_id|eos_id)")
 _LAYER_NUMBERS: Final = re.compile(r"\w*(indexes|indices|idxs|layer_ids|_layers|hook_ids)")
+_ANY_NUMBER: Final = re.compile(r"(global_attn|fullatt_block|window_block)_(indexes|indices)")
 _SENSES: Final = re.compile(r"\w*(vision|visual|image|audio|speech|encoder|backbone|vit)\w*")
 _BRIDGES: Final = re.compile(r"\w*(qformer|perceiver|resampler|adapter|connector)\w*")
 
 
 def fields_for(
-    config: Any, recipe: Recipe, overrides: Mapping[str, Any], *, layers: int = LAYERS
+    config: Any, recipe: Recipe, overrides: Overrides, *, layers: int = LAYERS
 ) -> dict[str, Any]:
     """Arguments that make a small configuration of the kind that `config` is with its defaults.
 
-    `overrides` win; `text_config` and the like in it are merged with what is made of the default.
+    What `overrides` say of a type wins, for the whole and for every section of that type.
     """
-    fields = dict(_shrunk(config, recipe, layers))
-    for name, value in overrides.items():
-        inner = fields.get(name)
-        fields[name] = (
-            {**inner, **value} if isinstance(inner, dict) and isinstance(value, dict) else value
-        )
-    return fields
+    fields = dict(_shrunk(config, recipe, overrides, layers))
+    return merged(fields, fixed(overrides.get(config.model_type, {}), layers))
 
 
-def _shrunk(config: Any, recipe: Recipe, layers: int) -> Iterator[tuple[str, Any]]:
+def fixed(overrides: Mapping[str, Any], layers: int = LAYERS) -> dict[str, Any]:
+    """The fields that a table states, with their cycles written out."""
+    return {
+        name: [value.values[i % len(value.values)] for i in range(layers)]
+        if isinstance(value, Cycle)
+        else value
+        for name, value in overrides.items()
+    }
+
+
+def merged(fields: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """`fields` with what `more` says, section by section."""
+    return fields | {
+        name: merged(fields[name], value)
+        if isinstance(value, dict) and isinstance(fields.get(name), dict)
+        else value
+        for name, value in more.items()
+    }
+
+
+def _shrunk(
+    config: Any, recipe: Recipe, overrides: Overrides, layers: int
+) -> Iterator[tuple[str, Any]]:
     small_vocabulary = any(row is _VOCABULARIES for row in recipe.rows)
     next_token = VOCABULARY
     for name, value in vars(config).items():
         if name.startswith("_"):
             continue
         if hasattr(value, "to_dict"):
-            fields = dict(_shrunk(value, recipe, _layers_of(name, layers)))
+            fields = fields_for(value, recipe, overrides, layers=_layers_of(name, layers))
             yield name, {"model_type": value.model_type, **fields}
         elif type(value) is int and _LAYER_COUNTS.fullmatch(name):
             # With `depths`, what is counted is stages, each of as many layers as the list says.
@@ -165,7 +200,8 @@ def _shrunk(config: Any, recipe: Recipe, layers: int) -> Iterator[tuple[str, Any
             yield name, small
         elif _is_numbers(value) and _LAYER_NUMBERS.fullmatch(name):
             if layers <= max(value):
-                yield name, list(range(layers))[-len(value) :] if len(value) < layers else [1, 3]
+                last = list(range(layers))[-len(value) :]
+                yield name, [1, 3] if _ANY_NUMBER.fullmatch(name) or len(value) >= layers else last
         elif isinstance(value, dict) and "mrope_section" in value and recipe is TINY:
             yield name, {**value, "mrope_section": [2, 1, 1]}
 
@@ -180,24 +216,37 @@ def _is_numbers(value: object) -> bool:
     return isinstance(value, list | tuple) and bool(value) and all(type(v) is int for v in value)
 
 
-def cut_lists(config: Any, default: Any) -> dict[str, Any]:
-    """Lists with an entry a layer that did not become shorter by themselves, cut to the layers.
+def fit_lists(config: Any, default: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists with an entry a layer, cut to the layers where they did not become shorter by themselves.
 
-    Nested sections are dicts of such lists.
+    A pattern that needs more layers than there are would lose kinds, so the stretch that has most
+    of them is taken. Lists that are `given` stay. Nested sections are dicts of such lists.
     """
     found: dict[str, Any] = {}
+    due, was = _count(config), _count(default)
     for name, value in vars(config).items():
         before = vars(default).get(name)
         if name.startswith("_"):
             continue
         if hasattr(value, "to_dict") and hasattr(before, "to_dict"):
-            if inner := cut_lists(value, before):
+            if inner := fit_lists(value, before, given.get(name, {})):
                 found[name] = inner
         elif isinstance(value, list | tuple) and isinstance(before, list | tuple):
-            due, was = _count(config), _count(default)
-            if due and was and due != was and len(value) == was:
-                found[name] = list(value[:due])
+            if name in given or not due or not was or due >= was or len(before) != was:
+                continue
+            if len(value) == was or (len(value) == due and _kinds(value) < _kinds(before)):
+                found[name] = _stretch(before, due)
     return found
+
+
+def _kinds(values: Sequence[Any]) -> int:
+    return len({str(value) for value in values})
+
+
+def _stretch(values: Sequence[Any], length: int) -> list[Any]:
+    """The first stretch with most kinds, inside first: layers at the ends are copied only once."""
+    stretches = [list(values[i : i + length]) for i in range(len(values) - length + 1)]
+    return max(stretches, key=lambda stretch: (_kinds(stretch[1:-1]), _kinds(stretch)))
 
 
 def _count(config: Any) -> int | None:
