@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, NoReturn
@@ -148,6 +148,15 @@ class RequestBody(io.RawIOBase):
             self._ended = True
         return len(data)
 
+    def lines(self) -> Iterator[bytes]:
+        """The lines of the body, one at a time."""
+        reader = io.BufferedReader(self, 2**20)
+        try:
+            yield from reader
+        finally:
+            # Left to itself the reader would close this body, whose rest is still to be read.
+            reader.detach()
+
     def _begin_chunk(self) -> None:
         line = self._stream.readline(100)
         if not line:
@@ -183,9 +192,26 @@ class Call:
     def json(self) -> dict[str, object]:
         """The body as a JSON object; RefusedError (400) when it is none."""
         try:
-            value = json.loads(io.BufferedReader(self.body).read())
+            value = json.loads(self.body.readall())
         except ValueError:
             raise RefusedError(400, "Invalid JSON in the body") from None
         if not isinstance(value, dict):
             raise RefusedError(400, "Expected an object")
         return value
+
+    def objects(self, name: str, *, limit: int) -> list[dict[str, object]]:
+        """The list of objects that the body holds as `name`; RefusedError (400) when it is none."""
+        values = self.json().get(name)
+        if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+            raise RefusedError(400, f"{name} should be a list of objects")
+        if len(values) > limit:
+            raise RefusedError(400, f"{name} has more than {limit} entries")
+        return values
+
+
+def text(fields: Mapping[str, object], name: str, default: str = "") -> str:
+    """The text in a field, `default` for an empty one; RefusedError (400) when it is none."""
+    value = fields.get(name) or default
+    if not isinstance(value, str):
+        raise RefusedError(400, f"{name} should be a string")
+    return value

@@ -115,6 +115,8 @@ class Repository:
     tags: dict[str, str] = field(default_factory=dict)
     pulls: dict[str, str] = field(default_factory=dict)
     """`refs/pr/1` and so on, to commits."""
+    titles: dict[str, str] = field(default_factory=dict)
+    """Of the pull requests."""
     objects: dict[str, Path] = field(default_factory=dict)
     """Large files that were uploaded and verified, by SHA-256, whether committed or not."""
 
@@ -138,6 +140,22 @@ class Repository:
             or revision
         )
         return self.commits.get(oid)
+
+    def find_object(self, sha256: str, size: int | None) -> Blob | None:
+        """A large file that is here, committed or uploaded and verified."""
+        if sha256 in self.objects:
+            path = self.objects[sha256]
+            return Blob(path=path, size=path.stat().st_size, lfs=True, stated_sha256=sha256)
+        committed = (blob for commit in self.commits.values() for blob in commit.files.values())
+        return next(
+            (
+                blob
+                for blob in committed
+                # By size first: to know a hash may mean to read gigabytes.
+                if blob.lfs and size in (None, blob.size) and blob.sha256 == sha256
+            ),
+            None,
+        )
 
     def history(self, commit: Commit) -> list[Commit]:
         commits = [commit]
@@ -180,13 +198,21 @@ class Settings:
 
 
 @dataclass(slots=True, kw_only=True)
-class Upload:
-    """A large file on its way in: a file on disk, written in one go or in parts."""
+class PartedUpload:
+    """A large file on its way in, in parts that are written to their places in one file."""
 
     path: Path
-    parts: dict[int, str] = field(default_factory=dict)
-    """ETags by part number."""
-    complete: bool = False
+    part_size: int
+    etags: dict[int, str] = field(default_factory=dict)
+    """By part number, of those that came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrived:
+    """A large file that came as a whole and was not verified yet."""
+
+    path: Path
+    sha256: str
 
 
 class State:
@@ -199,8 +225,10 @@ class State:
         self.repositories: dict[str, Repository] = {}
         self.moved: dict[str, str] = {}
         self.tokens: dict[str, Account] = {}
-        self.uploads: dict[tuple[str, str], Upload] = {}
-        """By repository and SHA-256."""
+        self.uploads: dict[str, PartedUpload] = {}
+        """By id."""
+        self.arrived: dict[tuple[str, str], Arrived] = {}
+        """By repository and the SHA-256 that was announced."""
         self.hub_url = ""
         self.cdn_url = ""
         self._secret = secrets.token_bytes(16)

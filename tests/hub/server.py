@@ -32,7 +32,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.hub import reading
+from tests.hub import reading, uploading, writing
 from tests.hub.answers import (
     Answer,
     Call,
@@ -55,7 +55,7 @@ STRANGER: Final = "hf_stranger"
 """Token of somebody else."""
 EXPIRED: Final = "hf_expired"
 
-ROUTES: Final = (*reading.ROUTES, *reading.LAST_ROUTES)
+ROUTES: Final = (*reading.ROUTES, *writing.ROUTES, *uploading.ROUTES, *reading.LAST_ROUTES)
 PIECE: Final = 2**20
 
 
