@@ -23,6 +23,16 @@ _COUNT_FIELDS: Final = (
     "num_blocks",
     "num_transformer_layers",
 )
+_DEPTH_FIELD: Final = "depth"
+"""Counts layers where nothing else does, as in vision models of Qwen; elsewhere it may be a depth
+of any kind."""
+
+_LISTS_OF_LAYERS: Final = {
+    "nemotron_h": ("layers_block_type", "layer_types", "hybrid_override_pattern"),
+}
+"""Model types in which the length of a list, or of a string, is the count; the first that is there
+is meant."""
+
 _SIDED_COUNT_FIELDS: Final = {
     "encoder": ("encoder_layers", "num_encoder_layers", "encoder_num_hidden_layers"),
     "decoder": ("decoder_layers", "num_decoder_layers", "decoder_num_hidden_layers"),
@@ -38,6 +48,7 @@ _OWN_COUNT_FIELDS: Final = {
 
 _ALL_COUNT_FIELDS: Final = (
     *_COUNT_FIELDS,
+    _DEPTH_FIELD,
     *(
         name
         for table in (_SIDED_COUNT_FIELDS, _OWN_COUNT_FIELDS)
@@ -311,17 +322,17 @@ def _count(config: Section, path: SectionPath, stack: LayerStack) -> CountedStac
     trailing = section.get(_TRAILING_FIELD)
     extra: int = trailing if _is_count(trailing) else 0
     for layer_count in dict.fromkeys((stack.layer_count - extra, stack.layer_count)):
-        fields = tuple(field for field in sided or unsided if section[field] == layer_count)
+        fields = _that_say(section, sided or unsided, layer_count)
         if fields and layer_count > 0:
             if sided and stack_side(stack.prefix) == "encoder":
                 # BART and its kin repeat the encoder's count under the general name.
-                fields += tuple(field for field in unsided if section[field] == layer_count)
+                fields += _that_say(section, unsided, layer_count)
             if stack.missing_numbers:
                 raise _missing_layers(stack, f"{fields[0]} = {layer_count}")
             return CountedStack(
                 stack=stack, layer_count=layer_count, section=path, count_fields=fields
             )
-    stated = section[(sided or unsided)[0]] if sided or unsided else None
+    stated = _said(section, (sided or unsided)[0]) if sided or unsided else None
     if len(stack.missing_numbers) < stack.layer_count and stated == stack.numbers[-1] + 1 - extra:
         raise _missing_layers(stack, f"{(sided or unsided)[0]} = {stated}")
     return None
@@ -342,20 +353,20 @@ def _pick(candidates: list[CountedStack], stacks: Sequence[LayerStack]) -> tuple
     )
 
 
-def refused(model_type: str) -> RequestError:
-    """The error for a model type in REFUSED_MODEL_TYPES."""
+def refused(model_type: str, reason: str) -> RequestError:
+    """The error for a model type of which `dus` knows no config.json for the deeper model."""
     return RequestError(
-        f"{model_type} cannot be up-scaled: {REFUSED_MODEL_TYPES[model_type]}, and dus knows no "
-        "config.json that is right for the deeper model"
+        f"{model_type} cannot be up-scaled: {reason}, and dus knows no config.json that is right "
+        "for the deeper model"
     )
 
 
 def _contradiction(config: Section, stacks: Sequence[LayerStack]) -> DusError:
     model_type = config.get("model_type")
     if isinstance(model_type, str) and model_type in REFUSED_MODEL_TYPES:
-        return refused(model_type)
+        return refused(model_type, REFUSED_MODEL_TYPES[model_type])
     counts = [
-        f"{'.'.join((*path, field))} = {section_at(config, path)[field]}"
+        f"{'.'.join((*path, field))} = {_said(section_at(config, path), field)}"
         for path in find_sections(config)
         for field in _counts(section_at(config, path))
     ]
@@ -401,7 +412,25 @@ def _objects(config: Section) -> tuple[SectionPath, ...]:
 
 
 def _counts(section: Section) -> list[str]:
-    return [field for field in _ALL_COUNT_FIELDS if _is_count(section.get(field))]
+    stated = [field for field in _ALL_COUNT_FIELDS if _is_count(section.get(field))]
+    return stated or _lists_of_layers(section)
+
+
+def _lists_of_layers(section: Section) -> list[str]:
+    model_type = section.get("model_type")
+    names = _LISTS_OF_LAYERS.get(model_type, ()) if isinstance(model_type, str) else ()
+    return [name for name in names if isinstance(section.get(name), list | str)][:1]
+
+
+def _said(section: Section, field: str) -> int:
+    """How many layers a field counts: its value, or how long it is."""
+    value = section[field]
+    count: int = len(value) if isinstance(value, list | str) else value
+    return count
+
+
+def _that_say(section: Section, fields: Iterable[str], count: int) -> tuple[str, ...]:
+    return tuple(field for field in fields if _said(section, field) == count)
 
 
 def _fields_for(section: Section, stack: LayerStack) -> tuple[list[str], list[str]]:
@@ -413,7 +442,8 @@ def _fields_for(section: Section, stack: LayerStack) -> tuple[list[str], list[st
     for part, names in _OWN_COUNT_FIELDS.items():
         if f".{part}." in f".{stack.prefix}.":
             return stated(names), []
-    side, general = stack_side(stack.prefix), stated(_COUNT_FIELDS)
+    side = stack_side(stack.prefix)
+    general = stated(_COUNT_FIELDS) or stated([_DEPTH_FIELD]) or _lists_of_layers(section)
     if side is not None:
         return stated(_SIDED_COUNT_FIELDS[side]), general
     sides = [fields for names in _SIDED_COUNT_FIELDS.values() if (fields := stated(names))]

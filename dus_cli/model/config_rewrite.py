@@ -1,7 +1,7 @@
 """config.json for the up-scaled model: the rule tables applied, every change accounted for."""
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, cast
 
@@ -15,15 +15,20 @@ from dus_cli.model.architecture import (
     count_fields_in,
     refused,
     section_at,
+    stack_side,
+    words_of,
 )
 from dus_cli.model.config_rules import (
-    FIELDS,
     PLAIN_MODEL_TYPES,
     REFUSED_MODEL_TYPES,
     REFUSING_FIELDS,
+    TENSOR_REFUSALS,
+    TYPED_FIELDS,
     FieldKind,
     PerLayerField,
+    fields_of,
 )
+from dus_cli.model.features import FEATURE_FIELDS, moved_feature, moved_stages
 from dus_cli.model.layer_map import LayerMap
 from dus_cli.model.layer_names import NAMING_FIELDS, rename_layers
 from dus_cli.model.position_rules import POSITION_RULES, PositionRule
@@ -33,7 +38,9 @@ from dus_cli.model.unknowns import (
     refuse_unknown_fields,
 )
 
-KNOWN_MODEL_TYPES: Final = PLAIN_MODEL_TYPES.union(*(rule.model_types for rule in POSITION_RULES))
+KNOWN_MODEL_TYPES: Final = PLAIN_MODEL_TYPES.union(
+    TYPED_FIELDS, *(rule.model_types for rule in POSITION_RULES)
+)
 """Model types of which the tables say everything that depends on a layer's number."""
 
 FieldRules: TypeAlias = Mapping[str, FieldKind]
@@ -92,14 +99,17 @@ def rewrite_config(
     does not fit the layer count.
     """
     new: dict[str, Json] = copy.deepcopy(dict(config))
+    tensor_names = list(tensor_names)
     views = [view for stack in scaled for view in _views(config, stack)]
     moved: set[str] = set()
+    parts = {part for name in tensor_names for part in name.split(".")}
     for view in views:
-        _refuse_architecture(config, view)
+        _refuse_architecture(config, view, parts)
         _move_fields(new, view, moved, field_rules)
+        _move_features(new, view, moved, field_rules)
     _apply_user_rules(new, views, field_rules)
     for view in views:
-        _settle_positions(config, new, view, field_rules)
+        moved |= _settle_positions(config, new, view, field_rules)
     known = moved | set(field_rules)
     for view in views:
         refuse_unknown_fields(config, view.counted, known)
@@ -110,7 +120,7 @@ def rewrite_config(
             quantised=any(field in config for field in NAMING_FIELDS),
         )
     _rename_layers(new, scaled, tensor_names)
-    rules = _rule_names(views, field_rules)
+    rules = _rule_names(config, views, field_rules)
     changes = tuple(
         ConfigChange(field=field, before=before, after=after, rule=_rule_name(field, rules))
         for field, before, after in _differences(config, new)
@@ -132,11 +142,16 @@ def _views(config: Section, scaled: ScaledStack) -> Iterator[ScaledStack]:
         yield ScaledStack(counted=counted, layer_map=scaled.layer_map)
 
 
-def _refuse_architecture(config: Section, scaled: ScaledStack) -> None:
+def _refuse_architecture(config: Section, scaled: ScaledStack, name_parts: Set[str]) -> None:
     section = section_at(config, scaled.counted.section)
     model_type = model_type_of(config, section)
     if model_type in REFUSED_MODEL_TYPES:
-        raise refused(model_type)
+        raise refused(model_type, REFUSED_MODEL_TYPES[model_type])
+    for refusal in TENSOR_REFUSALS:
+        found = refusal.part in name_parts
+        concerned = not refusal.model_types or model_type in refusal.model_types
+        if concerned and found is refusal.present:
+            raise refused(model_type or "this model", refusal.reason)
     for field, reason in REFUSING_FIELDS.items():
         if section.get(field):
             raise RequestError(f"{field} is on: {reason}, so a copied layer would change")
@@ -149,15 +164,46 @@ def _move_fields(
     counted = scaled.counted
     section = _mutable_section(new, counted.section)
     for name in counted.count_fields:
-        section[name] = scaled.layer_map.layer_count
-    for name, rule in FIELDS.items():
+        # Where the length of a list is the count, the list is moved like any other.
+        if not isinstance(section.get(name), list | str):
+            section[name] = scaled.layer_map.layer_count
+    for name, rule in fields_of(model_type_of(new, section)).items():
         owner, key = _owner(section, name)
         path = ".".join((*counted.section, name))
         # A section shared by encoder and decoder is moved once; the user's word goes first.
         if owner is None or key not in owner or path in moved or path in field_rules:
             continue
         moved.add(path)
-        owner[key] = _moved(path, owner[key], rule, scaled)
+        if rule.side in (None, stack_side(counted.stack.prefix)):
+            owner[key] = _moved(path, owner[key], rule, scaled)
+
+
+def _move_features(
+    new: dict[str, Json], scaled: ScaledStack, moved: set[str], field_rules: FieldRules
+) -> None:
+    """Fields that name hidden states of one stack; adds their paths to `moved`."""
+    n, path = scaled.counted.layer_count, scaled.counted.section
+    own = _mutable_section(new, path)
+    model_type = model_type_of(new, own)
+    for field in FEATURE_FIELDS:
+        tower = words_of(".".join(path)) & {"vision", "audio"}
+        for length in range(len(path)) if field.around and tower else [len(path)]:
+            section = _mutable_section(new, path[:length])
+            name = ".".join((*path[:length], field.name))
+            stated = section.get(field.name, list(field.defaults.get(model_type, ())) or None)
+            if stated is None or name in moved or name in field_rules:
+                continue
+            if field.around and not tower:
+                continue
+            moved.add(name)
+            after = moved_feature(stated, field, n, scaled.layer_map)
+            if field.name in section or after != stated:
+                section[field.name] = after
+    for name, value in moved_stages(own, n, scaled.layer_map).items():
+        dotted = ".".join((*path, name))
+        if dotted not in field_rules:
+            moved.add(dotted)
+            own[name] = value
 
 
 def _apply_user_rules(
@@ -208,13 +254,20 @@ def _moved(path: str, value: Json, rule: PerLayerField, scaled: ScaledStack) -> 
     if rule.kind is FieldKind.REINDEX and isinstance(value, list):
         if not all(type(number) is int for number in value):
             raise CheckpointError(f"config.json: {path} holds something else than layer numbers")
-        numbers = set(value)
-        return [
-            output + rule.first
-            for output, source in enumerate(layer_map.sources)
-            if source + rule.first in numbers
-        ]
+        return _reindexed(set(value), rule.first, scaled)
+    if rule.kind is FieldKind.REINDEX and isinstance(value, str):
+        numbers = [number.strip() for number in value.split(",")]
+        if not all(number.isdecimal() and number.isascii() for number in numbers):
+            raise CheckpointError(f"config.json: {path} holds something else than layer numbers")
+        return ",".join(map(str, _reindexed(set(map(int, numbers)), rule.first, scaled)))
     return value
+
+
+def _reindexed(numbers: Set[int], first: int, scaled: ScaledStack) -> list[int]:
+    counted, layer_map = scaled.counted, scaled.layer_map
+    trailing = range(counted.layer_count, counted.stack.layer_count)
+    sources = (*layer_map.sources, *trailing)
+    return [j + first for j, source in enumerate(sources) if source + first in numbers]
 
 
 def _rules_for(
@@ -224,19 +277,25 @@ def _rules_for(
     section = section_at(config, counted.section)
     model_type = model_type_of(config, section)
     chosen: list[PositionRule] = []
+    own = {rule.field for rule in POSITION_RULES if model_type in rule.model_types}
     for rule in POSITION_RULES:
         path = ".".join((*counted.section, rule.field))
         # A row without types is for those that have none of their own.
-        general = not rule.model_types and any(other.field == rule.field for other in chosen)
-        if rule.applies_to(model_type, section) and path not in field_rules and not general:
+        general = not rule.model_types and rule.field in own
+        applies = rule.applies_to(model_type, section, stack_side(counted.stack.prefix))
+        if applies and path not in field_rules and not general:
             chosen.append(rule)
     return chosen
 
 
 def _settle_positions(
     config: Section, new: dict[str, Json], scaled: ScaledStack, field_rules: FieldRules
-) -> None:
-    """Makes every copied layer what its source was, where that follows from its number."""
+) -> set[str]:
+    """Makes every copied layer what its source was, where that follows from its number.
+
+    Returns the paths of the fields that it understood.
+    """
+    understood: set[str] = set()
     n = scaled.counted.layer_count
     before = section_at(config, scaled.counted.section)
     after = _mutable_section(new, scaled.counted.section)
@@ -244,6 +303,8 @@ def _settle_positions(
         values = rule.expand(before, n)
         if values is not None and len(values) >= n:
             _settle(rule, scaled.layer_map.gather(values), after, model_type_of(config, before))
+            understood.add(".".join((*scaled.counted.section, rule.field)))
+    return understood
 
 
 def _settle(
@@ -275,7 +336,8 @@ def said_of_layers(
     for position in _rules_for(config, counted, field_rules):
         values = position.expand(section, n)
         columns.append([*(values or [])[:n], *[None] * (n - len(values or []))])
-    fields = [(section, name, rule) for name, rule in FIELDS.items()]
+    known = fields_of(model_type_of(config, section)).items()
+    fields = [(section, name, rule) for name, rule in known]
     fields += [(config, path, PerLayerField(kind=kind)) for path, kind in field_rules.items()]
     for root, name, rule in fields:
         owner, key = _owner(root, name)
@@ -322,11 +384,16 @@ def _remarks(config: Section, scaled: Sequence[ScaledStack]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(remarks))
 
 
-def _rule_names(scaled: Sequence[ScaledStack], field_rules: FieldRules) -> dict[str, str]:
+def _rule_names(
+    config: Section, scaled: Sequence[ScaledStack], field_rules: FieldRules
+) -> dict[str, str]:
     names: dict[str, str] = {}
     for stack in scaled:
         section = stack.counted.section
-        names |= {".".join((*section, name)): rule.kind.value for name, rule in FIELDS.items()}
+        names |= {
+            ".".join((*section, name)): rule.kind.value
+            for name, rule in fields_of(model_type_of(config, section_at(config, section))).items()
+        }
         names |= {".".join((*section, name)): "count" for name in stack.counted.count_fields}
         for rule in POSITION_RULES:
             names.setdefault(".".join((*section, rule.field)), "position")

@@ -3,6 +3,7 @@
 Facts: configuration and modelling code of transformers 5.23, and configs as they lie on the Hub.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -20,7 +21,8 @@ class FieldKind(StrEnum):
     """An object whose keys are layer numbers: every entry goes to all copies of its layer."""
 
     REINDEX = "reindex"
-    """A list of layer numbers: becomes the numbers of all copies."""
+    """A list of layer numbers, or a string of them with commas between: becomes the numbers of
+    all copies. Numbers of trailing layers move with these."""
 
     KEEP = "keep"
     """Nothing to do with layers, whatever its length."""
@@ -28,10 +30,14 @@ class FieldKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PerLayerField:
-    """A field known by its name; `first` is the number of the first layer in REINDEX lists."""
+    """A field known by its name; `first` is the number of the first layer in REINDEX lists.
+
+    `side` is the stack that it speaks of where encoder and decoder share a section.
+    """
 
     kind: FieldKind
     first: int = 0
+    side: str | None = None
 
 
 def _fields(kind: FieldKind, names: str, *, first: int = 0) -> dict[str, PerLayerField]:
@@ -48,7 +54,8 @@ FIELDS: Final = MappingProxyType(
             hybrid_layer_pattern hybrid_override_pattern index_topk_pattern indexer_types
             intermediate_size layer_rope_theta layer_types layers_block_type mlp_layer_types
             moe_layer_freq no_rope_layers num_attention_heads_per_layer
-            num_key_value_heads_per_layer sparse_attention_freq
+            num_key_value_heads_per_layer pyramid_num_routed sparse_attention_freq
+            swiglu_limits swiglu_limits_shared
             """,
         ),
         **_fields(FieldKind.REKEY, "per_layer_config"),
@@ -58,7 +65,7 @@ FIELDS: Final = MappingProxyType(
             attn_layer_indices bskcn_1 bskcn_2 bskcn_3 bskcn_4 cross_attention_layers
             dual_attention_layers
             full_attn_idxs fullatt_block_indexes global_attn_indexes local_layer_ids
-            mlp_only_layers moe_layers rope_scaling_layers
+            mlp_only_layers moe_layers moe_layers_enum rope_scaling_layers window_block_indices
             """,
         ),
         **_fields(
@@ -88,6 +95,25 @@ FIELDS: Final = MappingProxyType(
 """Known fields by dotted path inside their section. `intermediate_size` and the like are mostly
 plain numbers; only a list or a string is ever gathered."""
 
+_GATHERED: Final = PerLayerField(kind=FieldKind.GATHER)
+
+TYPED_FIELDS: Final[Mapping[str, Mapping[str, PerLayerField]]] = MappingProxyType(
+    {
+        "led": {"attention_window": PerLayerField(kind=FieldKind.GATHER, side="encoder")},
+        "hunyuan_v1_moe": {"num_experts": _GATHERED, "moe_topk": _GATHERED},
+        "longformer": {"attention_window": _GATHERED},
+        "step3p5": {"rope_theta": _GATHERED, "partial_rotary_factors": _GATHERED},
+        "step3p7": {"rope_theta": _GATHERED, "partial_rotary_factors": _GATHERED},
+        "swin2sr": {"depths": _GATHERED, "num_heads": _GATHERED},
+    }
+)
+"""Fields that are by layer in some model types only."""
+
+
+def fields_of(model_type: str) -> Mapping[str, PerLayerField]:
+    """All fields that are known in a model of this type."""
+    return {**FIELDS, **TYPED_FIELDS.get(model_type, {})}
+
 
 _REFUSALS: Final = (
     ("albert", "all its layers are one set of parameters used again and again"),
@@ -96,13 +122,14 @@ _REFUSALS: Final = (
     (
         "diffusion_gemma_text embedding_gemma2_text gemma3n gemma3n_text gemma4 gemma4_text "
         "gemma4_unified gemma4_unified_text",
-        "its per-layer embeddings lie for all layers in one tensor",
+        "the per-layer embeddings of all layers lie side by side in one tensor, and dus moves "
+        "tensors whole",
     ),
     (
-        "dots3_note_text inkling_text inkling2_text lfm3_vl_vision mistral_large4_text "
-        "muse_glimmer_vision muse_spark_vision step3p7_text",
-        "what a layer is follows from its number in ways that dus has no rule for yet",
+        "donut-swin maskformer-swin swin swinv2",
+        "its numbered layers are stages, each of another width",
     ),
+    ("inkling2_text", "tensors of its layers lie outside them, numbered once more"),
     ("ChromaTransformer2DModel", "each block takes its modulation from a table, by its number"),
     (
         "BriaFiboTransformer2DModel HiDreamImageTransformer2DModel",
@@ -116,16 +143,13 @@ _REFUSALS: Final = (
     ),
     ("esmc", "its residual scale follows from the number of layers"),
     ("fastspeech2_conformer", "its layer counts are repeated in sections of their own"),
-    ("esm", "its contact head holds one weight for every head of every layer"),
     ("flaubert xlm", "its layers lie in four parallel lists"),
     ("idefics", "cross-attention layers between its layers are a second list"),
     (
         "minimax_m1 minimax_text_01",
         "the decay of a layer's attention is computed from the layer's number",
     ),
-    ("muse_glimmer_text muse_spark_text", "its attention's pattern counts from the last layer"),
     ("neomme", "its residual scale follows from the number of layers"),
-    ("nllb-moe switch_transformers", "which layers hold experts follows from a period"),
     ("rwkv", "its weights are rescaled by the layer's number while it runs"),
     ("zamba", "its hybrid layers share one block, stored with the first of them"),
     ("zamba2", "its shared blocks hold one adapter for every use, by the layer's number"),
@@ -138,11 +162,46 @@ REFUSED_MODEL_TYPES: Final = MappingProxyType(
 
 REFUSING_FIELDS: Final = MappingProxyType(
     {
-        "deepstack_visual_indexes": "each layer that it names has a merger of its own",
         "scale_attn_by_inverse_layer_idx": "attention is scaled by the layer's number",
     }
 )
 """Switches which, when on, make a layer compute something from its number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorRefusal:
+    """Model types that are refused if some tensor's name has `part` between its dots, or, with
+    `present` false, if none has. No types are all types."""
+
+    part: str
+    reason: str
+    present: bool = True
+    model_types: frozenset[str] = frozenset()
+
+
+TENSOR_REFUSALS: Final = (
+    TensorRefusal(
+        part="layer_weights",
+        reason="its head weighs the outputs of all layers by one tensor",
+    ),
+    TensorRefusal(
+        part="mid_position_embeddings",
+        reason="positions for all layers lie in one tensor",
+    ),
+    TensorRefusal(
+        model_types=frozenset({"esm"}),
+        part="contact_head",
+        reason="its contact head holds one weight for every head of every layer",
+    ),
+    TensorRefusal(
+        model_types=frozenset({"minimax"}),
+        part="slope_rate",
+        present=False,
+        reason="without the tensors slope_rate the decay of a layer's attention is computed from "
+        "the layer's number",
+    ),
+)
+"""What only some checkpoints of a type have."""
 
 _PLAIN: Final = """
     AllegroTransformer3DModel AuraFlowTransformer2DModel CogVideoXTransformer3DModel

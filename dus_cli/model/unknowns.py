@@ -74,6 +74,8 @@ def moved_by_layer(value: Json, rule: PerLayerField, layer: int) -> Json:
         return value.get(str(layer))
     if rule.kind is FieldKind.REINDEX and isinstance(value, list):
         return layer + rule.first in value
+    if rule.kind is FieldKind.REINDEX and isinstance(value, str):
+        return str(layer + rule.first) in [number.strip() for number in value.split(",")]
     return None
 
 

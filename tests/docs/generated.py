@@ -26,8 +26,11 @@ from dus_cli.model.config_rules import (
     PLAIN_MODEL_TYPES,
     REFUSED_MODEL_TYPES,
     REFUSING_FIELDS,
+    TENSOR_REFUSALS,
+    TYPED_FIELDS,
     FieldKind,
 )
+from dus_cli.model.features import FEATURE_FIELDS
 from dus_cli.model.position_rules import POSITION_RULES
 from dus_cli.printable import printable
 from dus_cli.verify.run import verify
@@ -150,7 +153,8 @@ _KIND_MEANINGS: Final = MappingProxyType(
         "Entries behind the last layer's stay at the end.",
         FieldKind.REKEY: "An object whose keys are layer numbers: each entry goes to all copies "
         "of its layer.",
-        FieldKind.REINDEX: "A list of layer numbers: becomes the numbers of all copies.",
+        FieldKind.REINDEX: "A list of layer numbers, or a string of them with commas between: "
+        "becomes the numbers of all copies. Numbers of trailing layers move with these.",
         FieldKind.KEEP: "Has nothing to do with layers, whatever its length: stays as it is.",
     }
 )
@@ -167,6 +171,53 @@ def fields() -> str:
         ]
         rows.append((_code(kind), _KIND_MEANINGS[kind], ", ".join(names)))
     return _table(("kind", "what happens", "fields"), rows)
+
+
+def typed_fields() -> str:
+    """Fields that are by layer in some model types only."""
+    return _table(
+        ("model type", "kind", "fields"),
+        [
+            (
+                _code(model_type),
+                _code(kind),
+                ", ".join(
+                    _code(name) + (f" (of the {rule.side})" if rule.side else "")
+                    for name, rule in known.items()
+                    if rule.kind is kind
+                ),
+            )
+            for model_type, known in TYPED_FIELDS.items()
+            for kind in FieldKind
+            if any(rule.kind is kind for rule in known.values())
+        ],
+    )
+
+
+def feature_fields() -> str:
+    """Fields that name hidden states."""
+    rows = []
+    for named in FEATURE_FIELDS:
+        counted = "layers, from 0" if named.first else "hidden states: k is what k layers give"
+        place = "around a vision or audio section" if named.around else "in the stack's section"
+        rows.append((_code(named.name), counted, place))
+    rows.append((_code("out_features"), "stages: `stage1` is the first layer", rows[0][2]))
+    return _table(("field", "holds numbers of", "where"), rows)
+
+
+def tensor_refusals() -> str:
+    """Tensors without which, or with which, a model type is refused."""
+    return _table(
+        ("model type", "refused", "why"),
+        [
+            (
+                _codes(sorted(refusal.model_types)) or "any",
+                f"{'with' if refusal.present else 'without'} tensors `{refusal.part}`",
+                refusal.reason,
+            )
+            for refusal in TENSOR_REFUSALS
+        ],
+    )
 
 
 def position_rules() -> str:
@@ -308,6 +359,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "count-fields": count_fields,
         "dtypes": dtypes,
         "exit-codes": exit_codes,
+        "feature-fields": feature_fields,
         "fields": fields,
         "findings": findings,
         "floors": floors,
@@ -316,6 +368,8 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "position-rules": position_rules,
         "refused-types": refused_types,
         "refusing-fields": refusing_fields,
+        "tensor-refusals": tensor_refusals,
+        "typed-fields": typed_fields,
     }
 )
 """What can stand in a page, by name."""

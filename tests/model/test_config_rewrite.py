@@ -1,5 +1,6 @@
 import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from dus_cli.errors import CheckpointError, RequestError
 from dus_cli.format.json_difference import ABSENT
 from dus_cli.model.config_rewrite import ConfigChange
 from dus_cli.model.config_rules import FieldKind
-from tests.model.rewriting import layer_names, rewritten
+from tests.model.rewriting import PARAMETERS, layer_names, rewritten
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 
@@ -47,6 +48,10 @@ def test_order_of_keys_and_unknown_fields_are_kept() -> None:
         ("no_rope_layers", [], []),
         ("mlp_only_layers", [0, 2], [0, 2, 4]),
         ("mlp_only_layers", [], []),
+        ("moe_layers_enum", "1,3", "1,3,5"),
+        ("moe_layers_enum", " 0, 2", "0,2,4"),
+        ("window_block_indices", [1, 3], [1, 3, 5]),
+        ("swiglu_limits", [None, 7, 8, 9], [None, 7, 8, 7, 8, 9]),
         # A number past the last layer would come into range in the deeper model.
         ("cross_attention_layers", [1, 3, 5], [1, 3, 5]),
         ("cross_attention_layers", [3, 5], [5]),
@@ -82,6 +87,8 @@ def test_known_fields_follow_their_layers(field: str, before: Any, expected: Any
         ("layer_types", list("abc"), "layer_types has 3 entries for 4 layers"),
         ("mlp_only_layers", ["0"], "mlp_only_layers holds something else than layer numbers"),
         ("mlp_only_layers", [True], "mlp_only_layers holds something else than layer numbers"),
+        ("moe_layers_enum", "1,x", "moe_layers_enum holds something else than layer numbers"),
+        ("moe_layers_enum", "1,²", "moe_layers_enum holds something else than layer numbers"),
     ],
 )
 def test_field_that_does_not_fit_the_layers_is_an_error_of_the_checkpoint(
@@ -89,6 +96,56 @@ def test_field_that_does_not_fit_the_layers_is_an_error_of_the_checkpoint(
 ) -> None:
     with pytest.raises(CheckpointError, match=message):
         after(4, 1, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields", "expected"),
+    [
+        ("longformer", {"attention_window": [2, 4, 6, 8]}, [2, 4, 6, 4, 6, 8]),
+        ("longformer", {"attention_window": 8}, 8),
+        ("step3p5", {"rope_theta": [1.0, 2.0, 3.0, 4.0]}, [1.0, 2.0, 3.0, 2.0, 3.0, 4.0]),
+        ("step3p5", {"rope_theta": 1e6}, 1e6),
+        ("hunyuan_v1_moe", {"moe_topk": [1, 2, 3, 4]}, [1, 2, 3, 2, 3, 4]),
+    ],
+)
+def test_fields_that_are_by_layer_in_some_types_follow_their_layers(
+    model_type: str, fields: dict[str, Any], expected: Any
+) -> None:
+    (field,) = fields
+    assert after(4, 1, model_type, **fields)[field] == expected
+
+
+def test_a_list_that_is_by_layer_in_another_type_is_not_known() -> None:
+    with pytest.raises(RequestError, match="attention_window has 4 entries"):
+        after(4, 1, attention_window=[2, 4, 6, 8])
+
+
+@pytest.mark.parametrize(
+    ("stack", "expected"),
+    [(None, [2, 4, 6, 4, 6, 8]), ("encoder.layers", [2, 4, 6, 4, 6, 8]), ("decoder.layers", None)],
+)
+def test_a_field_of_the_encoder_does_not_follow_the_decoder(
+    stack: str | None, expected: list[int] | None
+) -> None:
+    window = [2, 4, 6, 8]
+    config = {"model_type": "led", "encoder_layers": 4, "decoder_layers": 4}
+    names = [*layer_names("encoder.layers", 4), *layer_names("decoder.layers", 4)]
+    new = rewritten({**config, "attention_window": window}, names, 1, stack=stack).config
+    assert new["attention_window"] == (expected or window)
+
+
+def test_numbers_of_trailing_layers_move_with_them() -> None:
+    config = config_of(4, num_nextn_predict_layers=1, moe_layers_enum="1,4", moe_layers=[3, 4, 5])
+    new = rewritten(config, layer_names("model.layers", 5), 1).config
+    assert (new["moe_layers_enum"], new["moe_layers"]) == ("1,3,6", [5, 6])
+
+
+@pytest.mark.parametrize("field", ["layers_block_type", "hybrid_override_pattern"])
+def test_a_list_whose_length_is_the_count_is_moved(field: str) -> None:
+    kinds: Any = list("M*ME") if field == "layers_block_type" else "M*ME"
+    config = {"model_type": "nemotron_h", field: kinds}
+    new = rewritten(config, layer_names("backbone.layers", 4), 1).config
+    assert new == {**config, field: list("M*M*ME") if isinstance(kinds, list) else "M*M*ME"}
 
 
 @pytest.mark.parametrize(
@@ -192,6 +249,94 @@ def test_rule_that_cannot_be_followed_is_refused(rules: dict[str, FieldKind], me
             {"attention_types": [[["global", "local"] * 3, 1]]},
         ),
         (
+            "muse_glimmer_text",
+            {"rope_parameters": {"rope_theta": 5.0}},
+            5,
+            1,
+            {
+                "layer_types": [FULL, *[SLIDING] * 6, FULL],
+                "layer_rope_theta": [0, *[5.0] * 6, 0],
+            },
+        ),
+        ("muse_spark_text", {}, 2, 0, {"layer_rope_theta": [500000.0, 0, 500000.0, 0]}),
+        ("muse_spark_vision", {}, 2, 0, {"layer_types": ["window_attention", FULL] * 2}),
+        ("lfm3_vl_vision", {}, 3, 1, {"layer_types": ["conv", "conv", "conv", FULL]}),
+        (
+            "inkling_text",
+            {},
+            7,
+            3,
+            {"layer_types": [*["hybrid_sliding"] * 6, "hybrid", "hybrid_sliding"]},
+        ),
+        (
+            "inkling_text",
+            {"dense_mlp_idx": 2},
+            3,
+            1,
+            {"mlp_layer_types": ["dense", "dense", "dense", "sparse"]},
+        ),
+        (
+            "dots3_note_text",
+            {"use_dsa": False},
+            3,
+            1,
+            {"layer_types": [FULL, FULL, FULL, SLIDING]},
+        ),
+        (
+            "dots3_note_text",
+            {"first_k_dense_replace": 2},
+            3,
+            1,
+            {
+                "layer_types": [*["indexed_attention"] * 3, SLIDING],
+                "mlp_layer_types": [*["dense"] * 3, "sparse"],
+            },
+        ),
+        (
+            "mistral_large4_text",
+            {"kv_source_layers": [0, 1, 2, 3]},
+            4,
+            2,
+            {"kv_source_layers": [0, 1, 2, 3], "num_hidden_layers": 4},
+        ),
+        (
+            "mistral_large4_text",
+            {"kv_source_layers": [0, 1, 2, 3]},
+            4,
+            1,
+            {"kv_source_layers": [0, 1, 2, 3, 4, 5], "no_rope_layers": [1, 1, 1, 1, 1, 0]},
+        ),
+        ("step3p5", {}, 5, 2, {"mlp_layer_types": [*["dense"] * 4, *["sparse"] * 2]}),
+        ("evolla", {"aligner_num_add_layers": 4}, 8, 2, {"aligner_num_add_layers": 6}),
+        (
+            "fun_asr_nano_encoder",
+            {"num_timestamp_prediction_layers": 4},
+            6,
+            2,
+            {"num_timestamp_prediction_layers": 6},
+        ),
+        (
+            "sapiens2",
+            {
+                "num_attention_heads": 4,
+                "num_key_value_attention_heads": 2,
+                "num_first_full_attention_layers": 1,
+                "num_last_full_attention_layers": 1,
+            },
+            4,
+            0,
+            {"num_key_value_heads_per_layer": [4, 2, 2, 4] * 2},
+        ),
+        ("qwen4_exp_text", {"ple_layer_ids": [2, 6]}, 6, 2, {"ple_layer_ids": [2, 8]}),
+        (
+            "anything",
+            {"deepstack_visual_indexes": [1, 5]},
+            6,
+            2,
+            {"deepstack_visual_indexes": [1, 7]},
+        ),
+        ("sam_vision_model", {}, 4, 1, {"global_attn_indexes": [2, 4]}),
+        (
             "recurrent_gemma",
             {"block_types": ["r", "r", "a"]},
             4,
@@ -218,6 +363,10 @@ def test_patterns_by_number_are_written_out(
         ("jamba", {"attn_layer_period": 2, "expert_layer_period": 1}, 4, 1),
         ("ernie4_5_moe", {"moe_layer_end_index": -1}, 4, 1),
         ("anything", {"full_attention_interval": 2}, 4, 1),
+        ("anything", {"deepstack_visual_indexes": [0]}, 4, 1),
+        ("anything", {"scale_depth": None}, 4, 1),
+        ("eomt", {"num_blocks": 1}, 4, 1),
+        ("blip_2_qformer", {"cross_attention_frequency": 2}, 4, 1),
         ("anything", {"decoder_sparse_step": 1, "moe_layer_freq": 1}, 4, 1),
     ],
 )
@@ -238,6 +387,14 @@ def test_patterns_by_number_are_kept_where_they_come_out_right(
         ("jamba", {"attn_layer_period": 3, "attn_layer_offset": 1}, 4, 1, "attn_layer_period"),
         ("ernie4_5_moe", {"moe_layer_start_index": 2}, 4, 1, "moe_layer_start_index"),
         ("anything", {"num_kv_shared_layers": 2}, 4, 1, "num_kv_shared_layers"),
+        ("anything", {"deepstack_visual_indexes": [1]}, 4, 1, "deepstack_visual_indexes"),
+        ("mistral_large4_text", {"kv_source_layers": [0, 0, 2]}, 3, 1, "kv_source_layers"),
+        ("qwen4_exp_text", {"ple_layer_ids": [2]}, 4, 1, "ple_layer_ids"),
+        ("eomt", {"num_blocks": 2}, 4, 1, "num_blocks"),
+        ("evolla", {"aligner_num_add_layers": 2}, 5, 1, "aligner_num_add_layers"),
+        ("granite_speech_encoder", {}, 4, 1, "num_layers"),
+        ("blip_2_qformer", {}, 3, 1, "cross_attention_frequency"),
+        ("glm5_next_text", {"indexer_types": ["full", "full", "shared"]}, 3, 1, "indexer_types"),
         ("anything", {"full_attention_interval": 3}, 4, 1, "full_attention_interval"),
         ("anything", {"use_sliding_window": True, "max_window_layers": 2}, 4, 1, "max_window"),
     ],
@@ -430,6 +587,103 @@ def test_configs_as_they_lie_on_the_hub(path: Path) -> None:
     assert list(new.remarks) == case.get("remarks", [])
 
 
-def test_layers_that_feed_mergers_of_their_own_are_refused() -> None:
-    with pytest.raises(RequestError, match="has a merger of its own"):
-        after(4, 1, deepstack_visual_indexes=[1, 3])
+@pytest.mark.parametrize(
+    ("fields", "drop", "sparse_step"),
+    [
+        # Layers 1 and 3 of 4 hold experts; with 2 dropped the same two are left.
+        ({"num_sparse_encoder_layers": 2}, 2, None),
+        ({"num_sparse_encoder_layers": 2, "encoder_sparse_step": 2}, 2, 2),
+        ({"num_sparse_encoder_layers": 4}, 1, None),
+        ({"num_sparse_encoder_layers": 1, "encoder_sparse_step": 2}, 2, 2),
+    ],
+)
+def test_experts_by_step_are_kept_where_they_come_out_right(
+    fields: dict[str, Any], drop: int, sparse_step: int | None
+) -> None:
+    config = {"model_type": "switch_transformers", "num_layers": 4, "num_decoder_layers": 4}
+    names = [*layer_names("encoder.block", 4), *layer_names("decoder.block", 4)]
+    new = rewritten({**config, **fields}, names, drop, stack="encoder.block").config
+    assert new.get("encoder_sparse_step") == sparse_step or fields["num_sparse_encoder_layers"] == 4
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields", "stack", "refused"),
+    [
+        ("nllb-moe", {"encoder_sparse_step": 2}, "encoder.layers", False),
+        ("nllb-moe", {"encoder_sparse_step": 3}, "encoder.layers", True),
+        ("nllb-moe", {"encoder_sparse_step": 3, "decoder_sparse_step": 2}, "decoder.layers", False),
+        ("nllb-moe", {"encoder_sparse_step": 2, "decoder_sparse_step": 3}, "decoder.layers", True),
+        ("pegasus_x", {}, "encoder.layers", False),
+        ("pegasus_x", {}, "decoder.layers", False),
+    ],
+)
+def test_a_rule_of_one_side_leaves_the_other_alone(
+    model_type: str, fields: dict[str, Any], stack: str, *, refused: bool
+) -> None:
+    config = {"model_type": model_type, "encoder_layers": 4, "decoder_layers": 4, **fields}
+    names = [*layer_names("encoder.layers", 4), *layer_names("decoder.layers", 4)]
+    if refused:
+        with pytest.raises(RequestError, match="_sparse_step"):
+            rewritten(config, names, 1, stack=stack)
+    else:
+        new = rewritten(config, names, 1, stack=stack).config
+        assert {key: new[key] for key in fields} == fields
+
+
+def test_staggered_blocks_need_an_even_number_of_layers() -> None:
+    config = {"model_type": "pegasus_x", "encoder_layers": 5, "decoder_layers": 5}
+    names = [*layer_names("encoder.layers", 5), *layer_names("decoder.layers", 5)]
+    with pytest.raises(RequestError, match="stagger_local_blocks"):
+        rewritten(config, names, 1)
+    assert rewritten({**config, "stagger_local_blocks": False}, names, 1).config["encoder_layers"]
+
+
+@pytest.mark.parametrize(("layers", "drop"), [(8, 2), (62, 15), (5, 1), (7, 3)])
+def test_a_scale_divided_by_the_root_of_the_count_stays_what_it_was(layers: int, drop: int) -> None:
+    new = after(layers, drop, "minicpm3", scale_depth=1.4)
+    count = 2 * (layers - drop)
+    assert new["scale_depth"] / math.sqrt(count) == 1.4 / math.sqrt(layers)
+    assert after(layers, drop, "minicpm3")["scale_depth"] == new["scale_depth"]
+
+
+@pytest.mark.parametrize("scale", ["1", [1.4], 1e300, True])
+def test_a_scale_that_is_none_is_refused(scale: Any) -> None:
+    with pytest.raises(RequestError, match=r"scale_depth is .*only a number"):
+        after(4, 1, "minicpm3", scale_depth=scale)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "extra", "refused"),
+    [
+        ("esm", "esm.contact_head.regression.weight", True),
+        ("esm", "lm_head.weight", False),
+        ("llama", "contact_head.regression.weight", False),
+        ("wav2vec2", "layer_weights", True),
+        ("yolos", "encoder.mid_position_embeddings", True),
+        ("minimax", "model.layers.0.self_attn.slope_rate", False),
+        ("minimax", "lm_head.weight", True),
+    ],
+)
+def test_tensors_for_all_layers_at_once_are_refused(
+    model_type: str, extra: str, *, refused: bool
+) -> None:
+    config = config_of(4, model_type, layer_types=[FULL] * 4)
+    names = [*layer_names("model.layers", 4), extra]
+    special = {0: (*PARAMETERS, "self_attn.slope_rate")}
+    if "slope_rate" in extra:
+        names = layer_names("model.layers", 4, dict.fromkeys(range(4), special[0]))
+    if refused:
+        with pytest.raises(RequestError, match=f"{model_type} cannot be up-scaled"):
+            rewritten(config, names, 1)
+    else:
+        assert rewritten(config, names, 1).config["num_hidden_layers"] == 6
+
+
+def test_vision_section_leaves_its_lists_to_a_default_that_is_written_out() -> None:
+    vision = {"model_type": "qwen2_5_vl", "depth": 8}
+    text = {"model_type": "qwen2_5_vl_text", "num_hidden_layers": 8}
+    config = {"model_type": "qwen2_5_vl", "text_config": text, "vision_config": vision}
+    names = [*layer_names("model.layers", 8), *layer_names("visual.blocks", 8)]
+    new = rewritten(config, names, 2, stack="visual.blocks").config
+    assert new["vision_config"] == {**vision, "depth": 12, "fullatt_block_indexes": [11]}
+    assert rewritten(config, names, 2).config["vision_config"] == vision
