@@ -21,6 +21,10 @@ _COUNTS: Final = (
 )
 
 
+_BY_PLACE: Final = (*BY_PLACE, "layer_rope_theta", "rope_types")
+"""Lists in a config, or in the owner of the layers, that forward passes index by their place."""
+
+
 class NoListError(Exception):
     """No list in memory holds the layers of a stack on the disk."""
 
@@ -72,13 +76,13 @@ def compose(model: Any, lists: Sequence[LayerList]) -> Any:
             copies = [copy.deepcopy(before[source]) for source in entry.sources]
             replaced[id(before)] = type(before)(*_packed(before, copies))
         setattr(parent, name, replaced[id(before)])
-        _count_anew(vars(parent), entry)
+        _gather(vars(parent), entry)
     for layers in replaced.values():
         inner |= {id(module) for module in layers.modules()}
     outside = (module for module in reference.modules() if id(module) not in inner)
     for config in _configs(outside):
         for entry in lists:
-            _gather(config, entry)
+            _gather(vars(config), entry)
     return reference
 
 
@@ -86,16 +90,12 @@ def _packed(before: Any, copies: list[Any]) -> list[Any]:
     return copies if isinstance(before, torch.nn.Sequential) else [copies]
 
 
-def _gather(config: Any, entry: LayerList) -> None:
-    for name in BY_PLACE:
-        values = vars(config).get(name)
+def _gather(fields: dict[str, Any], entry: LayerList) -> None:
+    for name in _BY_PLACE:
+        values = fields.get(name)
         if isinstance(values, list) and len(values) == entry.before:
-            setattr(config, name, [values[source] for source in entry.sources])
-    _count_anew(vars(config), entry)
-
-
-def _count_anew(fields: dict[str, Any], entry: LayerList) -> None:
-    """Loops of the form `for layer in self.layers[: config.num_hidden_layers]`."""
+            fields[name] = [values[source] for source in entry.sources]
+    # Loops of the form `for layer in self.layers[: config.num_hidden_layers]`.
     for name in _COUNTS:
         if type(fields.get(name)) is int and fields[name] == entry.before:
             fields[name] = len(entry.sources)

@@ -5,7 +5,8 @@ then on ever smaller parts that still hold the layers in question.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -17,12 +18,15 @@ TOKENS: Final = 24
 
 _IMAGE_SIZES: Final = ("image_size", "img_size", "input_size", "vision_image_size")
 _WIDTHS: Final = ("hidden_size", "d_model", "n_embd", "embed_dim", "dim", "emb_dim", "width")
+_CHANNELS: Final = ("num_channels", "in_channels", "in_chans")
 _MEL_BINS: Final = ("num_mel_bins", "n_mels", "feature_size", "input_feat_per_channel", "input_dim")
-_FRAMES: Final = (60, 256, 3000)
+_FRAMES: Final = (60, 256, 8 * TOKENS, 3000)
+"""In sound; where it is added to the tokens, eight make one of them."""
+
 _SAMPLES: Final = 4000
 
-Maker: TypeAlias = Callable[[Any], Iterator[Any]]
-"""Values that an argument may take, from a configuration."""
+Main: TypeAlias = Mapping[str, Any]
+"""A main input, the first, and what describes it: a class takes of that what it knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +45,13 @@ def feeds(model: Any, paths: tuple[str, ...]) -> Iterator[Feed]:
     for path in _ancestors(paths):
         module = model.get_submodule(path)
         config = getattr(module, "config", model.config)
-        taken = list(inspect.signature(module.forward).parameters)
-        for arguments in _arguments(taken, module, config):
+        for arguments in _arguments(inspect.signature(module.forward).parameters, config):
             yield Feed(path=path, arguments=arguments)
+        try:
+            dummy = module.dummy_inputs
+        except Exception:  # noqa: S112 a property of foreign classes, with reasons of their own
+            continue
+        yield Feed(path=path, arguments=dummy)
 
 
 def outputs(model: Any, feed: Feed) -> tuple[Any, ...]:
@@ -69,24 +77,34 @@ def _ancestors(paths: tuple[str, ...]) -> Iterator[str]:
         yield ".".join(owners[0][:length])
 
 
-def _arguments(taken: list[str], module: Any, config: Any) -> Iterator[dict[str, Any]]:
-    makers = {name: list(maker(config)) for name, maker in _MAKERS.items() if name in taken}
-    for first in ("input_ids", *_SENSES, "inputs_embeds", "hidden_states"):
-        for value in makers.get(first, ()):
-            alone = {first: value}
-            decoder = {k: makers[k][0] for k in _DECODER if makers.get(k)}
-            yield alone | decoder
-            if decoder:
-                yield alone
-            if first == "input_ids":
+def _arguments(
+    parameters: Mapping[str, inspect.Parameter], config: Any
+) -> Iterator[dict[str, Any]]:
+    """Every main input that is taken, with all that may go along, then with what has to."""
+    beside = {name: list(make(config)) for name, make in _BESIDE.items() if name in parameters}
+    needed = {name for name, taken in parameters.items() if taken.default is taken.empty}
+    for main in _mains(parameters, config):
+        given = {name: value for name, value in main.items() if name in parameters}
+        for values in itertools.product(*beside.values()):
+            whole = dict(zip(beside, values, strict=True)) | given
+            yield whole
+            least = {n: v for n, v in whole.items() if n in needed or n == next(iter(main))}
+            if len(least) < len(whole):
+                yield least
+
+
+def _mains(names: Container[str], config: Any) -> Iterator[dict[str, Any]]:
+    for source in _SOURCES:
+        for main in source(config):
+            if next(iter(main)) not in names:
+                continue
+            yield dict(main)
+            if source is _ids:
                 for sense in _SENSES:
-                    for more in makers.get(sense, ()):
-                        yield alone | decoder | {sense: more}
-    try:
-        dummy = module.dummy_inputs
-    except Exception:  # a property of foreign classes, for which each has reasons of its own
-        return
-    yield {name: value for name, value in dummy.items() if name in taken}
+                    for more in sense(config):
+                        if (name := next(iter(more))) in names:
+                            yield {**main, **more}
+                            yield {**main, name: more[name]}
 
 
 def _first(config: Any, names: tuple[str, ...]) -> Iterator[int]:
@@ -103,57 +121,146 @@ def _first(config: Any, names: tuple[str, ...]) -> Iterator[int]:
     return iter(found)
 
 
-def _ids(config: Any) -> Iterator[Any]:
-    del config
-    yield torch.randint(3, 60, (BATCH, TOKENS), generator=torch.Generator().manual_seed(1))
+def _generator() -> Any:
+    return torch.Generator().manual_seed(1)
 
 
 def _random(*shape: int) -> Any:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    return torch.randn(shape, generator=_generator())
 
 
-def _images(config: Any) -> Iterator[Any]:
-    channels = next(_first(config, ("num_channels", "in_channels", "in_chans")), 3)
+def _numbers(*shape: int) -> Any:
+    return torch.randint(3, 60, shape, generator=_generator())
+
+
+def _ids(config: Any) -> Iterator[Main]:
+    del config
+    yield {"input_ids": _numbers(BATCH, TOKENS)}
+
+
+def _images(config: Any) -> Iterator[Main]:
+    channels = next(_first(config, _CHANNELS), 3)
     sizes = dict.fromkeys((*_first(config, _IMAGE_SIZES), 64, 224))
+    frames = next(_first(config, ("num_frames", "frames_per_clip")), 2)
     for size in sizes:
-        yield _random(BATCH, channels, size, size)
-    for size in sizes:
-        frames = next(_first(config, ("num_frames", "frames_per_clip")), 2)
-        yield _random(BATCH, frames, channels, size, size)
+        for shape in ((channels, size, size), (frames, channels, size, size)):
+            for name in ("pixel_values", "pixel_values_videos"):
+                yield {name: _random(BATCH, *shape)}
 
 
-def _features(config: Any) -> Iterator[Any]:
-    for bins in dict.fromkeys((*_first(config, _MEL_BINS), 80, 128)):
+def _patches(config: Any) -> Iterator[Main]:
+    """Patches of two images of 12 x 12, however a class wants to have them and their grid."""
+    height = width = 12
+    patches = BATCH * height * width
+    channels = next(_first(config, _CHANNELS), 3)
+    patch = next(_first(config, ("patch_size", "spatial_patch_size")), 16)
+    merge = next(_first(config, ("spatial_merge_size", "merge_size")), 2)
+    deep = next(_first(config, ("temporal_patch_size",)), 1)
+    grid = torch.tensor([[1, height, width]] * BATCH)
+    places = torch.cartesian_prod(torch.arange(height), torch.arange(width))
+    said = {
+        "grid_thw": grid,
+        "image_grid_thw": grid,
+        "merge_sizes": torch.full((BATCH,), merge),
+        "target_sizes": grid[:, 1:],
+        "tgt_sizes": grid[:, 1:],
+        "spatial_shapes": grid[:, 1:],
+        "image_grid_hws": grid[:, 1:],
+        "pixel_attention_mask": torch.ones(BATCH, height * width, dtype=torch.long),
+        "pixel_position_ids": places.expand(BATCH, -1, -1),
+    }
+    shapes = (
+        (patches, channels * deep * patch**2),
+        (patches, channels * patch**2),
+        (patches, channels, patch, patch),
+        (1, patches, channels, patch, patch),
+        (BATCH, height * width, channels * patch**2),
+        (1, channels, patch, patches * patch),
+    )
+    for name in ("pixel_values", "hidden_states"):
+        for shape in shapes:
+            yield {name: _random(*shape), **said}
+    # Merged, and counted as such.
+    yield {
+        "pixel_values": _random(patches, patch * merge, patch * merge, channels),
+        "image_grid_thw": grid,
+    }
+
+
+def _features(config: Any) -> Iterator[Main]:
+    own = list(_first(config, _MEL_BINS))
+    stacked = [bins * next(_first(config, ("num_stacked_frames",)), 4) for bins in own]
+    for bins in dict.fromkeys((*own, 80, 128, *stacked, *_first(config, _WIDTHS))):
         positions = [2 * value for value in _first(config, ("max_source_positions",))]
         for frames in (*positions, *_FRAMES):
-            yield _random(BATCH, bins, frames)
-            yield _random(BATCH, frames, bins)
+            mask = torch.ones(BATCH, frames, dtype=torch.long)
+            for shape in ((bins, frames), (frames, bins)):
+                yield {
+                    "input_features": _random(BATCH, *shape),
+                    "input_features_mask": mask,
+                    "attention_mask": mask,
+                }
 
 
-def _samples(config: Any) -> Iterator[Any]:
+def _samples(config: Any) -> Iterator[Main]:
     del config
-    yield _random(BATCH, _SAMPLES)
-    yield _random(BATCH, 1, _SAMPLES)
-    yield _random(BATCH, 1024, 128)
+    for shape in ((_SAMPLES,), (1, _SAMPLES), (1024, 128)):
+        yield {"input_values": _random(BATCH, *shape)}
 
 
-def _embeddings(config: Any) -> Iterator[Any]:
+def _series(config: Any) -> Iterator[Main]:
+    length = next(_first(config, ("context_length",)), 64)
+    channels = next(_first(config, ("num_input_channels",)), 1)
+    for shape in ((length, channels), (length,)):
+        yield {
+            "past_values": _random(BATCH, *shape),
+            "past_values_padding": torch.zeros(BATCH, *shape),
+            "freq": torch.zeros(BATCH, 1, dtype=torch.long),
+        }
+
+
+def _embeddings(config: Any) -> Iterator[Main]:
     for width in _first(config, _WIDTHS):
-        yield _random(BATCH, TOKENS, width)
+        for name in ("inputs_embeds", "hidden_states"):
+            yield {name: _random(BATCH, TOKENS, width)}
+        yield {
+            "noise_embeds": _random(BATCH, TOKENS, width),
+            "context_hidden_states": _random(BATCH, 5, 2 * width),  # of two layers, side by side
+            "attention_mask": torch.ones(BATCH, TOKENS + 5, dtype=torch.long),
+        }
 
 
-_MAKERS: Final[Mapping[str, Maker]] = {
-    "input_ids": _ids,
-    "decoder_input_ids": _ids,
-    "pixel_values": _images,
-    "pixel_values_videos": _images,
-    "input_features": _features,
-    "input_values": _samples,
-    "inputs_embeds": _embeddings,
-    "hidden_states": _embeddings,
+_SENSES: Final = (_images, _patches, _features, _samples)
+_SOURCES: Final = (_ids, *_SENSES, _series, _embeddings)
+
+
+def _boxes(config: Any) -> Iterator[Any]:
+    """Left, top, right, bottom: of pages 1000 wide, then of 1."""
+    del config
+    boxes = _numbers(BATCH, TOKENS, 4).sort().values
+    yield boxes
+    yield boxes / 100
+
+
+def _masked_patches(config: Any) -> Iterator[Any]:
+    size, patch = next(_first(config, _IMAGE_SIZES), 224), next(_first(config, ("patch_size",)), 16)
+    frames, deep = (next(_first(config, (n,)), 1) for n in ("num_frames", "tubelet_size"))
+    count = (size // patch) ** 2 * frames // deep
+    yield (torch.arange(count) % 2 == 0).expand(BATCH, -1)
+
+
+def _states(config: Any) -> Iterator[Any]:
+    for width in _first(config, _WIDTHS):
+        yield _random(BATCH, 5, width)
+
+
+_BESIDE: Final[Mapping[str, Callable[[Any], Iterator[Any]]]] = {
+    "decoder_input_ids": lambda _: iter([_numbers(BATCH, TOKENS)]),
+    "bbox": _boxes,
+    "bool_masked_pos": _masked_patches,
+    "cross_attention_states": _states,
 }
-_SENSES: Final = ("pixel_values", "pixel_values_videos", "input_features", "input_values")
-_DECODER: Final = ("decoder_input_ids",)
+"""What goes along with any main input, where it is taken: values to choose from."""
 
 
 def _tensors(value: Any) -> Iterator[Any]:

@@ -10,7 +10,8 @@ import copy
 import gc
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -145,11 +146,15 @@ def compare(model: Any, deep: Any, lists: Sequence[LayerList], *, sound: bool) -
     if not sound:
         return Ruling(verdict=Verdict.WEIGHTS_ONLY, reason="its own files do not hold all weights")
     compare_weights(reference, deep)
-    feed = choose_feed(reference, compose(model, [_exchanged(entry) for entry in lists]), lists)
-    if feed is None:
-        return Ruling(
-            verdict=Verdict.WEIGHTS_ONLY, reason="no forward pass was found that sees the layers"
-        )
+    exchanged = compose(model, [_exchanged(entry) for entry in lists])
+    tried: list[Trial] = []
+    for trial in trials(reference, exchanged, lists):
+        tried.append(trial)
+        if trial.fault is None:
+            break
+    else:
+        return Ruling(verdict=Verdict.WEIGHTS_ONLY, reason=_unseen(tried))
+    feed = tried[-1].feed
     try:
         given = outputs(deep, feed)
     except Exception as error:  # foreign code, which ran on the reference
@@ -171,25 +176,46 @@ def compare_weights(reference: Any, deep: Any) -> None:
             raise WrongError(f"{name} has other values")
 
 
-def choose_feed(reference: Any, exchanged: Any, lists: Sequence[LayerList]) -> Feed | None:
-    """The first input that a forward pass takes, twice with one result, and that tells layers."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A feed, and why it proves nothing; None if it does."""
+
+    feed: Feed
+    fault: str | None
+
+
+def trials(reference: Any, exchanged: Any, lists: Sequence[LayerList]) -> Iterator[Trial]:
+    """Every candidate: it must run, twice with one result, and with another if layers change."""
     for feed in feeds(reference, tuple(entry.path for entry in lists)):
-        try:
-            once, again = outputs(reference, feed), outputs(reference, feed)
-        except Exception:  # noqa: S112 most candidates are not for this class
-            continue
-        # Only numbers that are finite can tell anything.
-        if not once or not all(bool(torch.isfinite(tensor).any()) for tensor in once[:1]):
-            continue
-        if not _equal(once, again):
-            continue
-        try:
-            other = outputs(exchanged, feed)
-        except Exception:  # layers of two kinds in each other's place: noticed
-            return feed
-        if not _equal(once, other):
-            return feed
-    return None
+        yield Trial(feed=feed, fault=_fault(reference, exchanged, feed))
+
+
+def _fault(reference: Any, exchanged: Any, feed: Feed) -> str | None:
+    try:
+        once, again = outputs(reference, feed), outputs(reference, feed)
+    except Exception as error:  # most candidates are not for this class
+        return _described(error)
+    # Only numbers that are finite can tell anything.
+    if not once or not all(bool(torch.isfinite(tensor).any()) for tensor in once[:1]):
+        return "gives no finite number"
+    if not _equal(once, again):
+        return "gives two results for one input"
+    try:
+        other = outputs(exchanged, feed)
+    except Exception:  # layers of two kinds in each other's place: noticed
+        return None
+    return "gives the same with two layers exchanged" if _equal(once, other) else None
+
+
+def _unseen(tried: Sequence[Trial]) -> str:
+    if not tried:
+        return "nothing to feed it"
+    return f"no forward pass sees the layers; {tried[0].feed}: {tried[0].fault}"
+
+
+def _described(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or ["without a message"]
+    return f"{type(error).__name__}: {lines[-1].strip()[:160]}"
 
 
 def _exchanged(entry: LayerList) -> LayerList:
