@@ -34,6 +34,14 @@ def size_of(body: Body) -> int:
     return len(body) if isinstance(body, bytes) else body.end - body.begin
 
 
+def content_of(body: Body) -> bytes:
+    if isinstance(body, bytes):
+        return body
+    with body.path.open("rb") as file:
+        file.seek(body.begin)
+        return file.read(body.end - body.begin)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """An answer, and what is to go wrong while its body is sent (offsets count from its begin)."""
@@ -150,12 +158,12 @@ class RequestBody(io.RawIOBase):
 
     def lines(self) -> Iterator[bytes]:
         """The lines of the body, one at a time."""
-        reader = io.BufferedReader(self, 2**20)
-        try:
-            yield from reader
-        finally:
-            # Left to itself the reader would close this body, whose rest is still to be read.
-            reader.detach()
+        rest = b""
+        while piece := self.read(2**20):
+            *lines, rest = (rest + piece).split(b"\n")
+            yield from lines
+        if rest:
+            yield rest
 
     def _begin_chunk(self) -> None:
         line = self._stream.readline(100)

@@ -7,6 +7,7 @@ the server (which then does nothing of what was asked), or it spoils the server'
 was asked has been done).
 """
 
+import gzip
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -16,6 +17,7 @@ from tests.hub.answers import (
     DisconnectError,
     Headers,
     RefusedError,
+    content_of,
     redirect,
     size_of,
 )
@@ -32,7 +34,7 @@ class Kind:
     def instead(self, call: Call) -> Answer | None:  # noqa: ARG002
         return None
 
-    def answer(self, answer: Answer) -> Answer:
+    def answer(self, call: Call, answer: Answer) -> Answer:  # noqa: ARG002
         return answer
 
 
@@ -77,7 +79,7 @@ class Cut(Kind):
     after: int
     reset: bool = False
 
-    def answer(self, answer: Answer) -> Answer:
+    def answer(self, call: Call, answer: Answer) -> Answer:  # noqa: ARG002
         return replace(answer, cut_after=self.after, reset=self.reset)
 
 
@@ -94,12 +96,12 @@ class CutUpload(Kind):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stall(Kind):
-    """So many seconds pass before the byte `after` of the body is sent, its headers excluded."""
+    """So many seconds pass before byte `after` of the body is sent; for 0, before the headers."""
 
     seconds: float
     after: int = 0
 
-    def answer(self, answer: Answer) -> Answer:
+    def answer(self, call: Call, answer: Answer) -> Answer:  # noqa: ARG002
         return replace(answer, stall_after=self.after, stall_seconds=self.seconds)
 
 
@@ -109,7 +111,7 @@ class Flip(Kind):
 
     at: int
 
-    def answer(self, answer: Answer) -> Answer:
+    def answer(self, call: Call, answer: Answer) -> Answer:  # noqa: ARG002
         return replace(answer, flip_at=self.at)
 
 
@@ -122,12 +124,35 @@ class IgnoreRange(Kind):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Compress(Kind):
+    """The whole file is sent with gzip to clients that accept it, whatever range was asked for.
+
+    The storage behind the Hub does so with texts. Only for what fits into memory.
+    """
+
+    def request(self, call: Call) -> Call:
+        ranged = "" if self._accepted(call) else call.headers.get("range", "")
+        return replace(call, headers={**call.headers, "range": ranged})
+
+    def answer(self, call: Call, answer: Answer) -> Answer:
+        if not self._accepted(call) or answer.status != 200:
+            return answer
+        coding = ("Content-Encoding", "gzip")
+        content = gzip.compress(content_of(answer.body))
+        return replace(answer, headers=(*answer.headers, coding), body=content)
+
+    @staticmethod
+    def _accepted(call: Call) -> bool:
+        return "gzip" in call.headers.get("accept-encoding", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Short(Kind):
     """A well-formed answer whose length and body lack the last bytes, as of a bad proxy."""
 
     by: int
 
-    def answer(self, answer: Answer) -> Answer:
+    def answer(self, call: Call, answer: Answer) -> Answer:  # noqa: ARG002
         return replace(answer, missing=min(self.by, size_of(answer.body)))
 
 

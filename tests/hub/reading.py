@@ -1,6 +1,7 @@
 """The Hub's API for reading: who may, what is there, and the content of files."""
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -240,6 +241,10 @@ def resolve(state: State, call: Call) -> Answer:
     blob = commit.files.get(name)
     if blob is None:
         raise RefusedError(404, "Entry not found", code="EntryNotFound", headers=known)
+    if not blob.lfs and state.settings.resolve_cache and "cached" not in call.names:
+        place = quote(f"/api/resolve-cache/models/{repo.id}/{commit.oid}/{name}")
+        linked = ("X-Linked-Size", str(blob.size)), ("X-Linked-ETag", f'"{blob.oid}"')
+        return redirect(307, place, (*known, *linked))
     if not blob.lfs:
         kind = "application/json" if name.endswith(".json") else "text/plain; charset=utf-8"
         headers = (*known, ("Content-Type", kind), ("ETag", f'"{blob.oid}"'))
@@ -268,7 +273,8 @@ def stored(state: State, call: Call) -> Answer:
     headers = (
         ("Content-Type", "application/octet-stream"),
         ("Content-Disposition", f'inline; filename="{name}";'),
-        ("ETag", f'"{blob.size:x}-1"'),
+        # It looks like a SHA-256 and is none of the file.
+        ("ETag", f'"{hashlib.sha256(blob.sha256.encode()).hexdigest()}"'),
     )
     return whole_or_range(blob.path, blob.size, call.headers.get("range"), headers)
 
@@ -281,6 +287,11 @@ ROUTES: Final = (
     Route("GET", rf"/api/models/{REPO}/refs", refs),
     Route("GET", rf"/api/models/{REPO}/commits/{REVISION}", commits),
     Route("GET HEAD", rf"/{REPO}/resolve/{REVISION}/(?P<path>.+)", resolve),
+    Route(
+        "GET HEAD",
+        rf"/api/(?P<cached>resolve-cache)/models/{REPO}/{REVISION}/(?P<path>.+)",
+        resolve,
+    ),
     Route(
         "GET HEAD",
         r"/repos/(?P<repo>[^/]+(?:/[^/]+)?)/(?P<commit>[0-9a-f]{40})/(?P<path>.+)",

@@ -183,7 +183,7 @@ class Repository:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Sizes at which the server's behaviour changes; by default the real Hub's."""
+    """How the server behaves, and from which sizes on; sizes are the real Hub's by default."""
 
     lfs_above: int = 10 * 2**20
     """Files of more bytes go to large file storage whatever they are called."""
@@ -193,6 +193,8 @@ class Settings:
     """... of so many bytes, but in no more than 10,000 of them."""
     page_size: int = 1000
     """Entries of a tree on one page; a twentieth of that with details."""
+    resolve_cache: bool = False
+    """Whether small files too are at another address, of the same origin, as since 2025."""
     link_seconds: int = 3600
     """How long the address of a large file is valid."""
 

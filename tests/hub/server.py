@@ -110,7 +110,9 @@ class Hub:
         self._servers = [_Server(self, "hub", port), _Server(self, "cdn", 0)]
         self._state.hub_url, self._state.cdn_url = (server.url for server in self._servers)
         self._threads = [
-            threading.Thread(target=server.serve_forever, args=(0.02,), name=f"hub-{server.origin}")
+            threading.Thread(
+                target=server.serve_forever, args=(0.005,), name=f"hub-{server.origin}"
+            )
             for server in self._servers
         ]
 
@@ -356,13 +358,15 @@ class _Handler(BaseHTTPRequestHandler):
         # A client that is still sending would take an early close for a fault of the network.
         while call.body.read(PIECE):
             pass
-        return fault.kind.answer(answer) if fault is not None else answer
+        return fault.kind.answer(call, answer) if fault is not None else answer
 
     def _deliver(self, call: Call, answer: Answer, sent: "_Sent") -> None:
         length = size_of(answer.body) - answer.missing
         phrase = http.HTTPStatus(answer.status).phrase
         lines = [f"HTTP/1.1 {answer.status} {phrase}", f"Content-Length: {length}"]
         lines += [f"{name}: {value}" for name, value in answer.headers]
+        if "RateLimit" not in dict(answer.headers):
+            lines.append('RateLimit: "api";r=499;t=300')
         lines += [f"Date: {self.date_time_string()}", "X-Request-Id: Root=1-local", "", ""]
         stop = length
         if call.method == "HEAD":
