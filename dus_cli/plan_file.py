@@ -28,17 +28,20 @@ _T = TypeVar("_T", int, str)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanFile:
-    """What a plan file holds; `source` and `output` are absolute paths."""
+    """What a plan file holds; `source` is an absolute path or a name on the Hub with its commit,
+    `output` an absolute path."""
 
-    source: Path
+    source: str
     output: Path
     request: UpscaleRequest
     plan: Mapping[str, Json]
     files: Mapping[str, Json]
 
 
-def save_plan(path: Path, plan: Plan, checkpoint: Checkpoint, output: Path) -> None:
+def save_plan(path: Path, plan: Plan, checkpoint: Checkpoint, output: Path, *, source: str) -> None:
     """Writes the plan file, whole or not at all; an existing plan file at `path` is replaced.
+
+    `source` is what leads to the checkpoint again.
 
     Raises OutputError when it cannot be written, lies in the source, or would replace something
     else than a plan file.
@@ -50,9 +53,9 @@ def save_plan(path: Path, plan: Plan, checkpoint: Checkpoint, output: Path) -> N
     content = dump_pretty(
         {
             "schema": PLAN_FILE_SCHEMA,
-            "source": str(checkpoint.folder.absolute()),
+            "source": source,
             "output": str(output.absolute()),
-            "files": _seen(checkpoint),
+            "files": _seen(plan, checkpoint),
             "plan": plan.to_json(with_headers=True),
         }
     )
@@ -77,7 +80,7 @@ def load_plan(path: Path) -> PlanFile:
         )
     try:
         return PlanFile(
-            source=Path(value["source"]),
+            source=str(value["source"]),
             output=Path(value["output"]),
             request=parse_request(value["plan"]),
             plan=value["plan"],
@@ -121,10 +124,9 @@ def check_same(saved: PlanFile, plan: Plan, checkpoint: Checkpoint) -> None:
             hint="Plan again; it takes a second.",
         )
     difference = next((path for path, _, _ in differences(saved.plan, now)), None)
-    if difference is None and saved.files != _seen(checkpoint):
-        changed = [
-            name for name, seen in _seen(checkpoint).items() if saved.files.get(name) != seen
-        ]
+    seen = _seen(plan, checkpoint)
+    if difference is None and saved.files != seen:
+        changed = [name for name in seen if saved.files.get(name) != seen[name]]
         difference = f"time of change of {', '.join(changed[:3])}"
     if difference is not None:
         raise CheckpointError(
@@ -135,14 +137,17 @@ def check_same(saved: PlanFile, plan: Plan, checkpoint: Checkpoint) -> None:
         )
 
 
-def _seen(checkpoint: Checkpoint) -> dict[str, Json]:
-    """Size in bytes and time of last change (ns) of every file that is copied."""
+def _seen(plan: Plan, checkpoint: Checkpoint) -> dict[str, Json]:
+    """Size in bytes and time of last change (ns) of every file that is copied; of a commit on the
+    Hub, which does not change, the size alone."""
     names = [shard.name for shard in checkpoint.shards]
     names += [file.path for file in checkpoint.carried_files]
-    seen = {}
+    seen: dict[str, Json] = {}
     for name in names:
         status = os.stat(checkpoint.folder / name)
-        seen[name] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        seen[name] = {"size": status.st_size}
+        if plan.request.revision is None:
+            seen[name]["mtime_ns"] = status.st_mtime_ns
     return seen
 
 

@@ -482,12 +482,13 @@ def test_an_impossible_request_is_code_2(source: Path, options: tuple[str, ...])
     [
         ("", 2),
         ("absent", 2),
-        ("org/model", 2),
+        ("org/model", 3),
+        ("hf://or g", 2),
         ("/absent/\x1b[2J::error::\u202e", 2),
         ("a/" * 2100, 3),
         ("n" * 300, 3),
     ],
-    ids=["empty", "absent", "Hub id", "nasty", "too deep", "too long"],
+    ids=["empty", "absent", "Hub id", "no Hub id", "nasty", "too deep", "too long"],
 )
 def test_a_path_that_leads_nowhere_is_one_error(
     command: tuple[str, ...], path: str, code: int

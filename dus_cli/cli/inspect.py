@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from dus_cli.cli import hub
 from dus_cli.cli.output import Line, Output, Styled
 from dus_cli.cli.running import exit_codes
 from dus_cli.cli.wording import (
@@ -18,11 +19,12 @@ from dus_cli.cli.wording import (
     with_words,
     wrapped,
 )
+from dus_cli.errors import RequestError
 from dus_cli.format.checkpoint import Shard, open_checkpoint
 from dus_cli.format.header import TensorInfo
 from dus_cli.format.strict_json import dump_compact
 from dus_cli.inspection import Inspection, LayerKind, StackReport, inspect_checkpoint
-from dus_cli.sources.local import find_source
+from dus_cli.sources.find import HubOptions, open_source
 
 _LABEL_COLUMNS = 14
 _MAX_LISTED = 12
@@ -30,19 +32,29 @@ _MAX_LISTED = 12
 
 def inspect(
     path: Annotated[
-        str,
-        typer.Argument(metavar="PATH", help="Checkpoint folder, or one .safetensors file."),
-    ],
+        str | None,
+        typer.Argument(
+            metavar="PATH",
+            help="Checkpoint folder, one .safetensors file, or a model on the Hub.",
+        ),
+    ] = None,
     tensors: Annotated[
         bool, typer.Option("--tensors", help="List every tensor instead of the report.")
     ] = False,
+    names: Annotated[
+        bool, typer.Option("--names", help="List the short names of models, and what they mean.")
+    ] = False,
+    revision: hub.Revision = None,
+    token: hub.Token = None,
+    cache_dir: hub.CacheDir = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print everything as one JSON document.")
     ] = False,
 ) -> None:
     """Show what a checkpoint is: architecture, layers, sizes, and what --drop n/4 would give.
 
-    Reads headers, index and config.json only, never weights.
+    Reads headers, index and config.json only, never weights; of a model on the Hub nothing else is
+    fetched.
 
     Examples:
 
@@ -51,19 +63,38 @@ def inspect(
       dus inspect mistral-7b --tensors
 
       dus inspect mistral-7b --json | jq .parameters
+
+      dus inspect Qwen/Qwen3-8B-Base@main
     """
     output = Output(as_json=as_json)
     with exit_codes(output):
-        source = find_source(path)
-        checkpoint = open_checkpoint(source.path, name=source.name)
-        if tensors and not as_json:
-            output.result(_tensor_lines(checkpoint.tensors()))
+        if names:
+            _list_names(output)
             return
-        inspection = inspect_checkpoint(checkpoint)
-        if as_json:
-            output.result_json(inspection.to_json(with_tensors=tensors))
-        else:
-            output.result(_report(inspection, path, output.width))
+        if path is None:
+            raise RequestError("PATH is missing", hint="Usage: dus inspect PATH; --help says more.")
+        options = HubOptions(revision=revision, token=token, cache_dir=cache_dir)
+        with open_source(path, options, hub.remarks(output)) as source:
+            checkpoint = open_checkpoint(source.path, name=source.name, unfetched=source.unfetched)
+            hub.tell_traffic(source, output)
+            if tensors and not as_json:
+                output.result(_tensor_lines(checkpoint.tensors()))
+                return
+            inspection = inspect_checkpoint(checkpoint)
+            if as_json:
+                output.result_json(inspection.to_json(with_tensors=tensors))
+            else:
+                output.result(_report(inspection, path, output.width))
+
+
+def _list_names(output: Output) -> None:
+    from dus_cli.sources.names import SHORT_NAMES
+
+    if output.as_json:
+        output.result_json({"schema": "dus-names/1", "names": dict(SHORT_NAMES)})
+    else:
+        columns = max(map(len, SHORT_NAMES))
+        output.result(f"{short:<{columns}}  {full}" for short, full in SHORT_NAMES.items())
 
 
 def _tensor_lines(tensors: Iterator[tuple[Shard, str, TensorInfo]]) -> Iterator[Line]:

@@ -3,6 +3,8 @@
 import os
 import textwrap
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from dus_cli.cli import hub
 from dus_cli.cli.output import Line, Output, Styled
 from dus_cli.cli.progress import progress_bars
 from dus_cli.cli.running import exit_codes
@@ -18,7 +21,8 @@ from dus_cli.errors import CheckpointError, OutputError, RequestError
 from dus_cli.findings import CHECKS, Finding, Group, Severity
 from dus_cli.format.checkpoint import Checkpoint, open_checkpoint
 from dus_cli.scaling import UpscaleRequest
-from dus_cli.sources.local import find_source
+from dus_cli.sources.find import HubOptions, download, open_source
+from dus_cli.sources.local import Source
 from dus_cli.verify.verification import Verification
 
 FINDINGS_EXIT_CODE = 1
@@ -55,7 +59,11 @@ _FOR_CI = (Format.GITHUB, Format.JUNIT, Format.SARIF)
 
 def verify_command(
     path: Annotated[
-        str, typer.Argument(metavar="PATH", help="Checkpoint folder, or one .safetensors file.")
+        str,
+        typer.Argument(
+            metavar="PATH",
+            help="Checkpoint folder, one .safetensors file, or a model on the Hub.",
+        ),
     ],
     deep: Annotated[
         bool, typer.Option("--deep", help="Read the weights too: NaN, Inf, zeros, equal layers.")
@@ -84,6 +92,9 @@ def verify_command(
     write_checksums: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write such a manifest if PATH is valid.")
     ] = None,
+    revision: hub.Revision = None,
+    token: hub.Token = None,
+    cache_dir: hub.CacheDir = None,
     ignore: Annotated[
         list[str] | None, typer.Option(metavar="CODE", help="Leave out a finding. Repeatable.")
     ] = None,
@@ -103,7 +114,8 @@ def verify_command(
 ) -> None:
     """Prove a checkpoint right: headers, index, config and layers; weights and source if asked.
 
-    Finds all faults, not the first. Exit code 0: valid; 1: something is wrong.
+    Of a model on the Hub only what is checked is fetched. Finds all faults, not the first. Exit
+    code 0: valid; 1: something is wrong.
 
     Examples:
 
@@ -114,6 +126,8 @@ def verify_command(
       dus verify solar --base mistral-7b
 
       dus verify solar --base mistral-7b --drop 8
+
+      dus verify me/solar
     """
     from dus_cli.verify.run import VerifyRequest, unreadable, verify
 
@@ -128,37 +142,60 @@ def verify_command(
             raise RequestError(
                 f"--ignore {unknown[0]!r}: no such code", hint="docs/findings.md lists all codes."
             )
-        source = find_source(path)
-        request = VerifyRequest(
-            deep=deep,
-            base=_open_base(base),
-            upscale=_upscale_request(base, drop, target_layers, stack, config_rule),
-            checksums=Path(checksums) if checksums is not None else None,
-            ignored=ignored,
-            strict=strict,
-        )
-        try:
-            with progress_bars(output) as progress:
-                outcome = verify(source.path, request, name=source.name, progress=progress)
-        except CheckpointError as error:
-            if form in _FOR_CI:
-                # Whoever uploads the report finds one, and it does not say that all is well.
-                _print(unreadable(source.name, error), form, source.path, output)
-            raise
-        _print(outcome, form, source.path, output)
-        if write_checksums is not None and outcome.valid:
-            _write_checksums(source.path, Path(write_checksums), output)
-        elif write_checksums is not None:
-            output.note([f"{write_checksums}: not written, for the checkpoint has errors"])
+        options = HubOptions(revision=revision, token=token, cache_dir=cache_dir)
+        with ExitStack() as opened:
+            source = opened.enter_context(
+                open_source(path, options, hub.remarks(output), documents=True)
+            )
+            hub.tell_traffic(source, output)
+            upscaled = _upscale_request(base, drop, target_layers, stack, config_rule)
+            if deep or base is not None or checksums is not None or write_checksums is not None:
+                source = _with_weights(source, output)
+            of_base = replace(options, revision=None)
+            request = VerifyRequest(
+                deep=deep,
+                base=_open_base(base, of_base, opened, output),
+                upscale=upscaled,
+                checksums=Path(checksums) if checksums is not None else None,
+                ignored=ignored,
+                strict=strict,
+                unfetched=source.unfetched,
+            )
+            try:
+                with progress_bars(output) as progress:
+                    outcome = verify(source.path, request, name=source.name, progress=progress)
+            except CheckpointError as error:
+                if form in _FOR_CI:
+                    # Whoever uploads the report finds one, and it does not say that all is well.
+                    _print(unreadable(source.name, error), form, source, output)
+                raise
+            _print(outcome, form, source, output)
+            if write_checksums is not None and outcome.valid:
+                _write_checksums(source.path, Path(write_checksums), output)
+            elif write_checksums is not None:
+                output.note([f"{write_checksums}: not written, for the checkpoint has errors"])
     if not outcome.valid:
         raise typer.Exit(FINDINGS_EXIT_CODE)
 
 
-def _open_base(name: str | None) -> Checkpoint | None:
+def _open_base(
+    name: str | None, options: HubOptions, opened: ExitStack, output: Output
+) -> Checkpoint | None:
     if name is None:
         return None
-    found = find_source(name)
+    found = opened.enter_context(open_source(name, options, hub.remarks(output)))
+    hub.tell_traffic(found, output)
+    found = _with_weights(found, output)
     return open_checkpoint(found.path, name=found.name)
+
+
+def _with_weights(source: Source, output: Output) -> Source:
+    """The same source with all its bytes on this disk."""
+    if source.repository is None:
+        return source
+    checkpoint = open_checkpoint(source.path, name=source.name, report=lambda finding: None)
+    folder = download(source, checkpoint, progress=output.shows_progress)
+    return replace(source, path=folder, repository=None)
 
 
 def _upscale_request(
@@ -189,7 +226,7 @@ def _upscale_request(
     )
 
 
-def _print(outcome: Verification, form: Format, path: Path, output: Output) -> None:
+def _print(outcome: Verification, form: Format, source: Source, output: Output) -> None:
     if form is Format.HUMAN:
         output.result(_report(outcome, output.width))
     elif form is Format.JSON:
@@ -197,7 +234,10 @@ def _print(outcome: Verification, form: Format, path: Path, output: Output) -> N
     elif form is not Format.QUIET:
         from dus_cli.verify.reports import FORMATS, RunContext, github_summary
 
+        path = source.path
         folder = path if path.is_dir() else path.parent
+        if source.repository is not None:
+            folder = Path(source.repository.name)
         # A CI system shows findings at files as its repository has them.
         root = os.environ.get("GITHUB_WORKSPACE") or os.curdir
         context = RunContext(

@@ -7,15 +7,14 @@ processor time of the write itself, and `copy_file_range` and `cp` both pay it.
 """
 
 import errno
-import io
 import mmap
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from dus_cli.errors import CheckpointError
 from dus_cli.plan import BLOCK_BYTES
@@ -94,6 +93,29 @@ def share(piece: Piece) -> tuple[Piece, ...]:
     return tuple(rest)
 
 
+def read_file(piece: Piece, into: memoryview) -> None:
+    """Reads a piece from its file; raises CheckpointError when it cannot, or the file ends."""
+    try:
+        with open(piece.source, "rb", buffering=0) as source:
+            source.seek(piece.begin)
+            done = 0
+            while done < len(into):
+                count = source.readinto(into[done:])
+                if not count:
+                    raise CheckpointError(
+                        f"{piece.source.name}: ends at byte {piece.begin + done}, but bytes up to "
+                        f"{piece.end} are due",
+                        hint="It became shorter while it was copied.",
+                    )
+                done += count
+    except OSError as error:
+        raise CheckpointError(f"{piece.source.name}: cannot be read: {error.strerror}") from None
+
+
+Read: TypeAlias = Callable[[Piece, memoryview], None]
+"""Fills the memory with a piece's bytes."""
+
+
 class PieceCopier:
     """Copies pieces of at most `PIECE_BYTES` through one buffer; every worker has its own.
 
@@ -105,24 +127,24 @@ class PieceCopier:
         self._buffer = memoryview(mmap.mmap(-1, PIECE_BYTES + BLOCK_BYTES))
         self._direct = direct and hasattr(os, "O_DIRECT")
 
-    def copy(self, piece: Piece) -> None:
-        """Copies one piece to all its places.
+    def copy(self, piece: Piece, read: Read = read_file) -> None:
+        """Copies one piece, which `read` gets, to all its places.
 
-        Raises CheckpointError when the source ends too early, OSError when reading or writing
-        fails.
+        Raises what `read` does, and OSError when writing fails.
         """
         count = piece.end - piece.begin
-        with _open_source(piece) as source:
-            loaded_at = -1
-            for place in piece.places:
-                # The bytes lie in memory as they will in the file, so that whole blocks of one
-                # are whole blocks of the other.
-                residue = place.offset % BLOCK_BYTES
-                data = self._buffer[residue : residue + count]
-                if residue != loaded_at:
-                    _read(source, piece, data)  # a second time comes from the page cache
-                    loaded_at = residue
-                self._write(place, data)
+        loaded: memoryview | None = None
+        for place in piece.places:
+            # The bytes lie in memory as they will in the file, so that whole blocks of one are
+            # whole blocks of the other.
+            residue = place.offset % BLOCK_BYTES
+            data = self._buffer[residue : residue + count]
+            if loaded is None:
+                read(piece, data)
+            else:
+                data[:] = loaded
+            loaded = data
+            self._write(place, data)
 
     def _write(self, place: Place, data: memoryview) -> None:
         """Whole blocks past the cache, the ends (or, where refused, everything) through it."""
@@ -179,34 +201,6 @@ def merge(pieces: Sequence[Piece]) -> Iterator[Piece]:
         )
         if places:
             yield Piece(active[0].source, begin, end, places)
-
-
-def _open_source(piece: Piece) -> io.FileIO:
-    try:
-        return open(piece.source, "rb", buffering=0)
-    except OSError as error:
-        raise _unreadable(piece, error) from None
-
-
-def _read(source: io.FileIO, piece: Piece, into: memoryview) -> None:
-    source.seek(piece.begin)
-    done = 0
-    while done < len(into):
-        try:
-            count = source.readinto(into[done:])
-        except OSError as error:
-            raise _unreadable(piece, error) from None
-        if not count:
-            raise CheckpointError(
-                f"{piece.source.name}: ends at byte {piece.begin + done}, but bytes up to "
-                f"{piece.end} are due",
-                hint="It became shorter while it was copied.",
-            )
-        done += count
-
-
-def _unreadable(piece: Piece, error: OSError) -> CheckpointError:
-    return CheckpointError(f"{piece.source.name}: cannot be read: {error.strerror}")
 
 
 def _write_at(path: Path, offset: int, data: memoryview, *, direct: bool = False) -> None:

@@ -1,18 +1,21 @@
 """Carrying out a plan: every byte range moved once, the target there whole or not at all."""
 
 import errno
+import functools
 import hashlib
 import os
 import queue
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from dus_cli.errors import CheckpointError, DusError, OutputError
-from dus_cli.execute.copy import Piece, PieceCopier, Place, cut, merge, share
+from dus_cli.execute.copy import Piece, PieceCopier, Place, Read, cut, merge, read_file, share
 from dus_cli.execute.staging import Staging, check_replaceable, open_staging, write_durably
 from dus_cli.plan import CopySpan, Plan
 
@@ -21,6 +24,27 @@ WORKERS: Final = 4
 
 Progress = Callable[[int], None]
 """Called with the number of bytes that have been written since the last call."""
+
+
+class SequentialSource(Protocol):
+    """A source file whose bytes come in ascending order, from somewhere else than the disk."""
+
+    def read_into(self, begin: int, view: memoryview) -> None:
+        """Fills `view` with the bytes from offset `begin` on; raises CheckpointError."""
+
+
+Streams = Callable[[str], AbstractContextManager[SequentialSource] | None]
+"""How to get the bytes of a source file that does not lie on the disk; None for one that does."""
+
+
+class Delivery(Protocol):
+    """Takes the result somewhere else than the disk, file by file."""
+
+    def take(self, path: Path, name: str) -> None:
+        """Takes a finished file; afterwards only its size and header need stay."""
+
+    def complete(self, folder: Path) -> None:
+        """Takes what is left and makes the whole appear where it belongs, at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +112,8 @@ def execute(
     force: bool = False,
     progress: Progress = lambda count: None,
     check: Callable[[Path], Mapping[str, bytes]] = lambda folder: {},
+    streams: Streams = lambda name: None,
+    delivery: Delivery | None = None,
     workers: int = WORKERS,
     direct: bool = True,
 ) -> int:
@@ -96,6 +122,8 @@ def execute(
     Returns how many bytes it wrote; files that an earlier run had finished are not counted.
     `check` is called with the folder that holds the complete result before it takes the target's
     place; it raises what speaks against that, and returns files to be added (name -> content).
+    `streams` gives source files whose bytes are elsewhere; `source` then holds their headers. With
+    a `delivery` the result goes there, and nothing is left at `target`.
 
     Raises OutputError when the target may not or cannot be written, CheckpointError when the
     source is not, or ceases to be, the one that was planned for. The target then does not exist,
@@ -106,18 +134,25 @@ def execute(
     with open_staging(target) as staging:
         try:
             before = _source_state(plan, source)
+            if delivery is not None:
+                staging.discard()  # What was delivered is a hole here, not a finished file.
             staging.resume_or_clear({"files": _digest(files), "source": before})
             staging.keep_only({file.path for file in files})
             unfinished = [file for file in files if not staging.has(file.path, file.size)]
             to_write = sum(file.size for file in unfinished)
             progress(sum(file.size for file in files) - to_write)
-            _check_space(target, unfinished, source, staging)
-            _Writer(source, staging, progress, direct=direct).run(unfinished, workers)
+            _check_space(target, unfinished, source, staging, delivered=delivery is not None)
+            writer = _Writer(source, staging, progress, delivery, direct=direct)
+            writer.run(unfinished, streams, workers)
             if _source_state(plan, source) != before:
                 raise CheckpointError(f"{source}: changed while it was copied; nothing was made")
             for name, content in _checked(staging, check).items():
                 write_durably(staging.payload / name, content)
-            staging.commit(replace=force)
+            if delivery is not None:
+                delivery.complete(staging.payload)
+                staging.discard()
+            else:
+                staging.commit(replace=force)
             return to_write
         except CheckpointError:
             # What was copied may be of either state of the source, and a source that is put back
@@ -167,6 +202,10 @@ def _source_state(plan: Plan, source: Path) -> dict[str, list[int]]:
     return state
 
 
+Job = Callable[[PieceCopier], None]
+"""Some copying that one worker does."""
+
+
 class _Writer:
     """Fills unfinished files, in the order of the source's bytes.
 
@@ -174,33 +213,80 @@ class _Writer:
     worker writes its last byte.
     """
 
-    def __init__(self, source: Path, staging: Staging, progress: Progress, *, direct: bool) -> None:
+    def __init__(
+        self,
+        source: Path,
+        staging: Staging,
+        progress: Progress,
+        delivery: Delivery | None,
+        *,
+        direct: bool,
+    ) -> None:
         self._source = source
         self._staging = staging
         self._progress = progress
+        self._delivery = delivery
         self._direct = direct
         self._lock = threading.Lock()
+        self._jobs_lock = threading.Lock()
         self._stop = threading.Event()
         self._files: dict[Path, OutputFile] = {}
         self._missing: dict[Path, int] = {}
         """Bytes that each unfinished file still lacks."""
 
-    def run(self, files: Sequence[OutputFile], workers: int) -> None:
+    def run(self, files: Sequence[OutputFile], streams: Streams, workers: int) -> None:
         """Writes all files; raises the first error of any worker, after all have stopped."""
-        wanted: dict[Path, list[Piece]] = {}
+        wanted: dict[str, list[Piece]] = {}
         for file in files:
             partial = self._begin(file)
             for span in file.spans:
                 place = Place(partial, span.target)
                 piece = Piece(self._source / span.source, span.begin, span.end, (place,))
-                left = share(piece)
-                wanted.setdefault(piece.source, []).extend(left)
-                shared = span.end - span.begin - sum(part.end - part.begin for part in left)
-                self._written(partial, shared)
-        self._copy_all(
-            (part for pieces in wanted.values() for piece in merge(pieces) for part in cut(piece)),
-            workers,
-        )
+                wanted.setdefault(span.source, []).append(piece)
+        self._work_in_parallel(self._jobs(wanted, streams), workers)
+
+    def _jobs(self, wanted: Mapping[str, list[Piece]], streams: Streams) -> Iterator[Job]:
+        """A stream is one worker's from its beginning to its end; of a file everybody takes."""
+        for name, pieces in wanted.items():
+            stream = streams(name)
+            if stream is None:
+                left = [part for piece in pieces for part in self._shared(piece)]
+                yield from (
+                    functools.partial(self._copy, part)
+                    for piece in merge(left)
+                    for part in cut(piece)
+                )
+            else:
+                yield functools.partial(self._copy_stream, stream, pieces)
+
+    def _shared(self, piece: Piece) -> tuple[Piece, ...]:
+        """What is left of a piece once the file system has shared what it can."""
+        left = share(piece)
+        shared = piece.end - piece.begin - sum(part.end - part.begin for part in left)
+        self._written(piece.places[0].path, shared)
+        return left
+
+    def _copy(self, piece: Piece, copier: PieceCopier) -> None:
+        self._copy_by(read_file, piece, copier)
+
+    def _copy_stream(
+        self,
+        stream: AbstractContextManager[SequentialSource],
+        pieces: Sequence[Piece],
+        copier: PieceCopier,
+    ) -> None:
+        with stream as source:
+            for piece in (part for merged in merge(pieces) for part in cut(merged)):
+                if self._stop.is_set():
+                    return
+                self._copy_by(
+                    lambda piece, into: source.read_into(piece.begin, into), piece, copier
+                )
+
+    def _copy_by(self, read: Read, piece: Piece, copier: PieceCopier) -> None:
+        copier.copy(piece, read)
+        for place in piece.places:
+            self._written(place.path, piece.end - piece.begin)
 
     def _begin(self, file: OutputFile) -> Path:
         partial = self._staging.begin(file.path, file.size)
@@ -216,13 +302,16 @@ class _Writer:
         with self._lock:
             self._missing[partial] -= count
             complete = self._files.pop(partial, None) if not self._missing[partial] else None
-        if complete is not None:
-            self._staging.finish(complete.path)
+        if complete is None:
+            return
+        if self._delivery is not None:
+            self._delivery.take(partial, complete.path)
+        self._staging.finish(complete.path)
 
-    def _copy_all(self, pieces: Iterator[Piece], workers: int) -> None:
+    def _work_in_parallel(self, jobs: Iterator[Job], workers: int) -> None:
         results: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         threads = [
-            threading.Thread(target=self._work, args=(pieces, results)) for _ in range(workers)
+            threading.Thread(target=self._work, args=(jobs, results)) for _ in range(workers)
         ]
         try:
             for thread in threads:
@@ -239,26 +328,31 @@ class _Writer:
 
     def _work(
         self,
-        pieces: Iterator[Piece],
+        jobs: Iterator[Job],
         results: "queue.SimpleQueue[BaseException | None]",
     ) -> None:
         try:
             copier = PieceCopier(direct=self._direct)
             while not self._stop.is_set():
-                with self._lock:
-                    piece = next(pieces, None)
-                if piece is None:
+                with self._jobs_lock:
+                    job = next(jobs, None)
+                if job is None:
                     break
-                copier.copy(piece)
-                for place in piece.places:
-                    self._written(place.path, piece.end - piece.begin)
+                job(copier)
             results.put(None)
         except BaseException as error:  # handed to the thread that waits, which raises it
             results.put(error)
 
 
-def _check_space(target: Path, files: Sequence[OutputFile], source: Path, staging: Staging) -> None:
-    needed = sum(file.size for file in files)
+def _check_space(
+    target: Path,
+    files: Sequence[OutputFile],
+    source: Path,
+    staging: Staging,
+    *,
+    delivered: bool,
+) -> None:
+    needed = _largest_share(files) if delivered else sum(file.size for file in files)
     free = free_bytes(target)
     if needed <= free or _shares_blocks(source, files, staging):
         return
@@ -266,6 +360,14 @@ def _check_space(target: Path, files: Sequence[OutputFile], source: Path, stagin
         f"{target.parent}: {needed:,} bytes are needed, {free:,} are free",
         hint="Free some space, or choose another place with -o.",
     )
+
+
+def _largest_share(files: Sequence[OutputFile]) -> int:
+    """The most bytes that lie on the disk at a time when each file leaves once it is finished."""
+    by_source: Counter[str] = Counter()
+    for file in files:
+        by_source.update(dict.fromkeys((span.source for span in file.spans), file.size))
+    return max(by_source.values(), default=0)
 
 
 def _shares_blocks(source: Path, files: Sequence[OutputFile], staging: Staging) -> bool:

@@ -90,6 +90,8 @@ class Checkpoint:
     unread_shards: tuple[str, ...] = ()
     stands_alone: bool = False
     """Whether one file was opened instead of a folder."""
+    unfetched: frozenset[str] = frozenset()
+    """Files of which the size alone is known, for they have not been fetched."""
 
     def tensors(self) -> Iterator[tuple[Shard, str, TensorInfo]]:
         """Every tensor with the shard that holds it, in the order of the bytes on disk."""
@@ -113,10 +115,17 @@ class Checkpoint:
         return bool(self.unread_shards) or any(shard.header.broken for shard in self.shards)
 
 
-def open_checkpoint(path: Path, *, name: str | None = None, report: Report = accept) -> Checkpoint:
+def open_checkpoint(
+    path: Path,
+    *,
+    name: str | None = None,
+    report: Report = accept,
+    unfetched: frozenset[str] = frozenset(),
+) -> Checkpoint:
     """The checkpoint in folder `path`, or in the single file `path` (without its config).
 
-    `name` is what to call it where that is not the name of the folder. `report` gets every fault:
+    `name` is what to call it where that is not the name of the folder. `unfetched` are carried
+    files of which only the size is right. `report` gets every fault:
     a file that cannot be read or breaks its format, index and shards that contradict each other.
     If it returns, the checkpoint holds what is sound.
 
@@ -132,7 +141,7 @@ def open_checkpoint(path: Path, *, name: str | None = None, report: Report = acc
         ) from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be listed: {error.strerror}") from None
-    stem, shard_names, index = _find_shards(path, file_names, report)
+    stem, shard_names, index = find_shards(path, file_names, report)
     present = frozenset(file_names)
     shards = _read_shards(path, [shard for shard in shard_names if shard in present], report)
     read = {shard.name for shard in shards}
@@ -158,6 +167,7 @@ def open_checkpoint(path: Path, *, name: str | None = None, report: Report = acc
         left_out_files=left_out,
         quantisation_files=_read_quantisation_files(path, carried),
         unread_shards=unread,
+        unfetched=unfetched,
     )
 
 
@@ -204,7 +214,7 @@ def _open_single_file(path: Path, name: str, report: Report) -> Checkpoint:
     )
 
 
-def _find_shards(
+def find_shards(
     folder: Path, file_names: list[str], report: Report
 ) -> tuple[str, tuple[str, ...], ShardIndex | None]:
     """Stem, shard names in order, and the index, as the loaders of the ecosystem find them."""

@@ -3,30 +3,48 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dus_cli.errors import CheckpointError, RequestError
 
+if TYPE_CHECKING:
+    from dus_cli.sources.hub import Repository
+
 _CACHED: Final = re.compile(r"models--(?:(?P<owner>[^/]+?)--)?(?P<name>[^/]+)")
-_HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A model's folder or file and what to call it; Hub id and commit where the path tells them."""
+    """A model's folder or file and what to call it; Hub id and commit where they are known.
+
+    With a `repository` the folder is a mirror of it: of files neither in `whole` nor shards the
+    size alone is known, and of shards the header.
+    """
 
     path: Path
     name: str
     base_model: str | None = None
     revision: str | None = None
+    repository: "Repository | None" = None
+    whole: frozenset[str] = frozenset()
+
+    @property
+    def unfetched(self) -> frozenset[str]:
+        """Files of which only the size is known."""
+        return frozenset(self.repository.files) - self.whole if self.repository else frozenset()
+
+    def __str__(self) -> str:
+        """What leads to this source again, and to nothing else."""
+        if self.repository is None:
+            return str(self.path.absolute())
+        return f"hf://{self.repository.name}@{self.repository.commit}"
 
 
-def find_source(name: str) -> Source:
-    """The source that `name` means: a path, which may lie in the Hub's cache.
+def find_local(name: str) -> Source | None:
+    """The source at path `name`, which may lie in the Hub's cache; None where there is nothing.
 
-    Raises RequestError when the name is empty or there is no such path, CheckpointError when it
-    cannot be looked at.
+    Raises RequestError when the name is empty, CheckpointError when it cannot be looked at.
     """
     if not name:
         # It would mean the current folder, which nobody means by an unset variable of a script.
@@ -36,22 +54,17 @@ def find_source(name: str) -> Source:
         path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):
         # ValueError: a name that no file can have, such as one with a NUL.
-        raise _not_found(name) from None
+        return None
     except OSError as error:
         raise CheckpointError(f"{name}: cannot be read: {error.strerror}") from None
+    return local_source(path)
+
+
+def local_source(path: Path) -> Source:
+    """The source at a path that exists."""
     # `.` and `..` have no name of their own; a link is called what its user calls it.
     named = path if path.name not in ("", "..") else path.resolve()
     return _cached_source(path) or Source(path=path, name=named.name or "checkpoint")
-
-
-def _not_found(name: str) -> RequestError:
-    hint = "Give the folder that holds config.json and the *.safetensors files."
-    if _HUB_ID.fullmatch(name):
-        hint = (
-            f"If it is a model on the Hub, download it first: hf download {name} "
-            f"--local-dir {name.rpartition('/')[2]}"
-        )
-    return RequestError(f"{name}: no such file or folder", hint=hint)
 
 
 def _cached_source(path: Path) -> Source | None:

@@ -128,7 +128,7 @@ def _check_documents(checkpoint: Checkpoint, report: Report) -> tuple[int, int |
     """
     bytes_read, largest = 0, None
     for file in checkpoint.carried_files:
-        if not file.path.endswith(".json"):
+        if not file.path.endswith(".json") or file.path in checkpoint.unfetched:
             continue
         with reported(report, file.path, broken="file-json"):
             raw = read_small(checkpoint.folder / file.path, file.path, limit=_MAX_JSON_BYTES)

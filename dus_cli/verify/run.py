@@ -29,7 +29,8 @@ class VerifyRequest:
 
     `deep` reads the weights. `base` is the checkpoint that this one was made from; `upscale` says
     how, where no dus.json does. `checksums` is a manifest to compare with. `ignored` are codes of
-    findings that do not count; `strict` makes warnings errors.
+    findings that do not count; `strict` makes warnings errors. `unfetched` are files of the
+    checkpoint of which only the size is right.
     """
 
     deep: bool = False
@@ -38,6 +39,7 @@ class VerifyRequest:
     checksums: Path | None = None
     ignored: frozenset[str] = frozenset()
     strict: bool = False
+    unfetched: frozenset[str] = frozenset()
 
 
 def verify(
@@ -59,7 +61,7 @@ def verify(
         if finding.code not in request.ignored:
             collector(finding)
 
-    checkpoint, structure = verify_structure(path, report, name=name)
+    checkpoint, structure = verify_structure(path, report, name=name, unfetched=request.unfetched)
     groups = list(structure.groups)
     bytes_read, shared_bytes = structure.bytes_read, 0
     if request.deep:

@@ -21,14 +21,19 @@ class Structure:
 
 
 def verify_structure(
-    path: Path, report: Report, *, name: str | None = None
+    path: Path,
+    report: Report,
+    *,
+    name: str | None = None,
+    unfetched: frozenset[str] = frozenset(),
 ) -> tuple[Checkpoint, Structure]:
     """Opens the checkpoint at `path` and reports every fault that its headers, index, config and
-    small files show. What could be opened is returned.
+    small files show, but for the content of those that are `unfetched`. What could be opened is
+    returned.
 
     Raises CheckpointError where there is no checkpoint at all.
     """
-    checkpoint = open_checkpoint(path, name=name, report=report)
+    checkpoint = open_checkpoint(path, name=name, report=report, unfetched=unfetched)
     return checkpoint, check_structure(checkpoint, report)
 
 

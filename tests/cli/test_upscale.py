@@ -53,15 +53,29 @@ REFUSED = [
     pytest.param(["--drop", "1"], "SRC is missing", id="no source"),
     pytest.param(["model", "--drop", "1", "--target-layers", "6"], "Give one", id="both said"),
     pytest.param(["absent", "--drop", "1"], "no such file or folder", id="no such folder"),
-    pytest.param(["org/name", "--drop", "1"], "hf download org/name", id="a Hub id"),
+    pytest.param(["hf://a b", "--drop", "1"], "hf://ORG/NAME", id="no Hub id"),
+    pytest.param(["mistal-7b", "--drop", "1"], "mistral-7b", id="nearly a short name"),
+    pytest.param(["model", "--drop", "1", "--revision", "v1"], "is a path here", id="revision"),
+    pytest.param(["model", "--drop", "1", "--stream"], "Leave out --stream", id="stream"),
+    pytest.param(["model", "--drop", "1", "--private"], "--push-to", id="private"),
+    pytest.param(["model", "--drop", "1", "--pull-request"], "--push-to", id="pull request"),
+    pytest.param(["model", "--drop", "1", "--push-revision", "x"], "--push-to", id="branch"),
+    pytest.param(["model", "--drop", "1", "--push-to", "x"], "ORG/NAME", id="no repository"),
+    pytest.param(
+        ["model", "--drop", "1", "--dry-run", "--push-to", "a/b"], "--dry-run", id="push nothing"
+    ),
     pytest.param(["model", "--drop", "1", "--stack", "h"], "model.layers (4 layers)", id="stack"),
     pytest.param(["model", "--drop", "1", "--config-rule", "x"], "FIELD=RULE", id="bad rule"),
     pytest.param(["model", "--drop", "1", "--config-rule", "x=y"], "gather", id="unknown rule"),
     pytest.param(["model", "--drop", "1", "--config-rule", "x=keep"], "no field", id="no field"),
     pytest.param(["model", "--drop", "1", "--max-shard-size", "big"], "not a size", id="no size"),
     pytest.param(["model", "--drop", "1", "--plan", "p"], "Add --dry-run", id="plan, no dry run"),
-    pytest.param(["model", "-m", "1", "--dry-run", "--verify"], "makes none", id="dry proof"),
-    pytest.param(["model", "-m", "1", "--dry-run", "--checksums"], "makes none", id="dry sums"),
+    pytest.param(
+        ["model", "-m", "1", "--dry-run", "--verify"], "a dry run makes no result", id="dry proof"
+    ),
+    pytest.param(
+        ["model", "-m", "1", "--dry-run", "--checksums"], "there will be none", id="dry sums"
+    ),
     pytest.param(["model/model.safetensors", "--drop", "1"], "is one file", id="one file"),
     pytest.param(["--from-plan", "p", "--drop", "1"], "plan again", id="plan and drop"),
     pytest.param(["--from-plan", "p", "--max-shard-size", "1GB"], "plan again", id="plan and size"),
@@ -290,7 +304,7 @@ def test_ctrl_c_says_one_line_and_exits_130(tmp_path: Path) -> None:
     # A second of waiting inside the writer, so that the signal meets it at work.
     program = (
         "import time; from dus_cli.execute.copy import PieceCopier as C; real = C.copy\n"
-        "def slow(self, piece): print('busy', flush=True); time.sleep(1); real(self, piece)\n"
+        "def slow(self, *work): print('busy', flush=True); time.sleep(1); real(self, *work)\n"
         "C.copy = slow\n"
         "from dus_cli.cli.app import main; main()"
     )

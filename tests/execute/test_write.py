@@ -8,7 +8,7 @@ import pytest
 
 from dus_cli.errors import CheckpointError, OutputError
 from dus_cli.execute import write
-from dus_cli.execute.copy import Piece, PieceCopier
+from dus_cli.execute.copy import Piece, PieceCopier, Read
 from dus_cli.execute.staging import Staging
 from tests.checkpoints import load_all, mistral_checkpoint
 from tests.execute.helpers import contents, run
@@ -173,10 +173,10 @@ def test_write_error_leaves_no_target_and_the_next_run_keeps_whole_shards(
     source = mistral_checkpoint(tmp_path / "source", shards=3)
     real = PieceCopier.copy
 
-    def failing(self: PieceCopier, piece: Piece) -> None:
+    def failing(self: PieceCopier, piece: Piece, read: Read) -> None:
         if piece.source.name.startswith("model-00003"):
             raise OSError(28, "No space left on device")
-        real(self, piece)
+        real(self, piece, read)
 
     monkeypatch.setattr(PieceCopier, "copy", failing)
     with pytest.raises(OutputError, match="the disk is full"):
@@ -211,8 +211,8 @@ def test_source_that_changes_meanwhile_is_noticed(
     source = mistral_checkpoint(tmp_path / "source")
     real = PieceCopier.copy
 
-    def meddling(self: PieceCopier, piece: Piece) -> None:
-        real(self, piece)
+    def meddling(self: PieceCopier, piece: Piece, read: Read) -> None:
+        real(self, piece, read)
         os.utime(source / "model.safetensors", ns=(1, 1))
 
     monkeypatch.setattr(PieceCopier, "copy", meddling)

@@ -1,0 +1,176 @@
+"""Putting a checkpoint on the Hub: large files one by one, then one commit for all of them.
+
+Until that commit the repository is as it was. A file whose content the Hub has already is not sent
+again, so that a second run of the same command goes on where the first one stopped.
+"""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+import dus_cli
+from dus_cli.errors import OutputError
+from dus_cli.format.folder import CHECKSUMS
+from dus_cli.format.header import LENGTH_BYTES
+from dus_cli.sources.hub import Access, quiet
+from dus_cli.sources.hub_errors import hub_errors, patiently
+from dus_cli.verify.run import Progress
+
+_WEIGHTS: Final = (".safetensors", ".safetensors.index.json", CHECKSUMS)
+"""How the names of files end that do not go together with those of another checkpoint."""
+
+_LARGE: Final = 5_000_000
+"""Files from this size on are sent on their own; the Hub keeps no larger ones in git anyway."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where on the Hub a checkpoint is to go.
+
+    `revision` is a branch, made if need be; None is the main one. `pull_request` proposes the
+    commit instead of making it. `replace` allows to remove a checkpoint that is there.
+    """
+
+    repository: str
+    private: bool = False
+    revision: str | None = None
+    pull_request: bool = False
+    replace: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What has become of it: the commit and its page, or the pull request's page."""
+
+    repository: str
+    commit: str
+    url: str
+
+
+class Publication:
+    """One checkpoint on its way to the Hub.
+
+    All methods raise OutputError for what the Hub refuses or cannot do.
+    """
+
+    def __init__(self, place: Place, access: Access, progress: Progress) -> None:
+        """Makes the repository if need be, and checks that it may be written to."""
+        quiet()
+        self._place, self._access, self._progress = place, access, progress
+        self._api = HfApi(
+            token=access.token, library_name="dus", library_version=dus_cli.__version__
+        )
+        self._sent: dict[str, CommitOperationAdd] = {}
+        self.published: Published | None = None
+        with self._errors():
+            if not place.pull_request:
+                self._prepare()
+            self._stale = self._check_vacant()
+
+    def take(self, path: Path, name: str) -> None:
+        """Sends a large file as `name`; on the disk only its header stays, and a hole."""
+        if path.stat().st_size >= _LARGE and name.endswith(".safetensors"):
+            self.send(path, name)
+            _hollow(path)
+
+    def send(self, path: Path, name: str) -> None:
+        """Sends a file, which becomes visible with the commit."""
+        size = path.stat().st_size
+        with self._errors(), self._progress("uploading", size) as advance:
+            operation = CommitOperationAdd(path_in_repo=name, path_or_fileobj=path)
+            patiently(
+                lambda: self._api.preupload_lfs_files(
+                    self._place.repository,
+                    additions=[operation],
+                    revision=self._place.revision,
+                    create_pr=self._place.pull_request,
+                ),
+                self._access.remark,
+            )
+            advance(size)
+        self._sent[name] = operation
+
+    def complete(self, folder: Path) -> None:
+        """Sends what is left in `folder`, and commits all of it at once."""
+        names = sorted(
+            file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()
+        )
+        for name in names:
+            if name not in self._sent and (folder / name).stat().st_size >= _LARGE:
+                self.send(folder / name, name)
+        with self._errors():
+            operations = [
+                self._sent.get(name)
+                or CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name)
+                for name in names
+            ]
+            removed = [
+                CommitOperationDelete(path_in_repo=name)
+                for name in sorted(self._stale - set(names))
+            ]
+            done = patiently(
+                lambda: self._api.create_commit(
+                    self._place.repository,
+                    operations=[*operations, *removed],
+                    commit_message=f"Depth up-scaled checkpoint, made by dus {dus_cli.__version__}",
+                    revision=self._place.revision,
+                    create_pr=self._place.pull_request,
+                ),
+                self._access.remark,
+            )
+        self.published = Published(
+            repository=self._place.repository,
+            commit=done.oid,
+            url=done.pr_url or done.commit_url,
+        )
+
+    def _prepare(self) -> None:
+        place = self._place
+        patiently(
+            lambda: self._api.create_repo(
+                place.repository, private=place.private or None, exist_ok=True
+            ),
+            self._access.remark,
+        )
+        if place.revision is not None:
+            patiently(
+                lambda: self._api.create_branch(
+                    place.repository, branch=place.revision or "", exist_ok=True
+                ),
+                self._access.remark,
+            )
+
+    def _check_vacant(self) -> frozenset[str]:
+        """The weights that are there; raises OutputError if they must not be replaced."""
+        place = self._place
+        try:
+            present = patiently(
+                lambda: self._api.list_repo_files(place.repository, revision=place.revision),
+                self._access.remark,
+            )
+        except (RepositoryNotFoundError, RevisionNotFoundError):
+            if place.pull_request:
+                raise
+            present = []
+        stale = frozenset(name for name in present if name.endswith(_WEIGHTS))
+        if stale and not place.replace:
+            raise OutputError(
+                f"{place.repository}: holds a checkpoint already ({min(stale)})",
+                hint="Choose another name or --push-revision, or replace it with --force.",
+            )
+        return stale
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return hub_errors(self._place.repository, raised=OutputError)
+
+
+def _hollow(path: Path) -> None:
+    """Makes a hole of a safetensors file's data."""
+    size = path.stat().st_size
+    with open(path, "r+b") as file:
+        file.truncate(LENGTH_BYTES + int.from_bytes(file.read(LENGTH_BYTES), "little"))
+        file.truncate(size)
