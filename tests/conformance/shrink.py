@@ -217,7 +217,7 @@ def _is_numbers(value: object) -> bool:
 
 
 def fit_lists(config: Any, default: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists with an entry a layer, cut to the layers where they did not become shorter by themselves.
+    """Lists with an entry a layer that are too long for `config`, or lost kinds: what they become.
 
     A pattern that needs more layers than there are would lose kinds, so the stretch that has most
     of them is taken. Lists that are `given` stay. Nested sections are dicts of such lists.
