@@ -20,11 +20,12 @@ import io
 import itertools
 import signal
 import socket
+import socketserver
 import struct
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -87,7 +88,14 @@ class Hub:
     hidden it.
     """
 
-    def __init__(self, *, settings: Settings | None = None, port: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        settings: Settings | None = None,
+        port: int = 0,
+        report: Callable[[Request], None] | None = None,
+    ) -> None:
+        """`report` is called with each request as it ends; `port` 0 is any that is free."""
         self._temporary = tempfile.TemporaryDirectory(prefix="hub-")
         self.folder = Path(self._temporary.name)
         """For what the server stores; `home` in it is free for a client's cache."""
@@ -101,6 +109,7 @@ class Hub:
             STRANGER: Account(name="stranger"),
             EXPIRED: Account(name="member", orgs=("org",), expired=True),
         }
+        self._report = report
         self._requests: list[Request] = []
         self._injections: list[Injection] = []
         self._failures: list[Exception] = []
@@ -255,6 +264,8 @@ class Hub:
         with self._quiet:
             if isinstance(outcome, Request):
                 self._requests.append(outcome)
+                if self._report is not None:
+                    self._report(outcome)
             else:
                 self._failures.append(outcome)
 
@@ -270,6 +281,10 @@ class _Server(ThreadingHTTPServer):
         self._clients: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), _Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def server_bind(self) -> None:
+        # That of HTTPServer asks the name service, which may take seconds.
+        socketserver.TCPServer.server_bind(self)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
@@ -354,7 +369,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise
         except Exception as error:
             hub.note(error)
-            answer = RefusedError(500, f"{type(error).__name__} in the server").answer
+            answer = RefusedError(500, f"in the server: {type(error).__name__}").answer
         # A client that is still sending would take an early close for a fault of the network.
         while call.body.read(PIECE):
             pass
@@ -427,6 +442,11 @@ class _Sent:
     count: int = 0
 
 
+def _print(request: Request) -> None:
+    asked = f"{request.origin} {request.method} {request.path} {request.range or ''}"
+    sys.stderr.write(f"{asked.rstrip()}: {request.status}, {request.bytes_sent} bytes\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.hub.server", description=__doc__)
     parser.add_argument("--port", type=int, default=8090)
@@ -434,7 +454,8 @@ def main() -> None:
     parser.add_argument("--private", action="append", default=[], metavar="ORG/NAME")
     parser.add_argument("--gated", action="append", default=[], metavar="ORG/NAME")
     options = parser.parse_args()
-    with Hub(port=options.port) as hub:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with Hub(port=options.port, report=_print) as hub:
         for folder in sorted(path for path in options.root.glob("*/*") if path.is_dir()):
             name = folder.relative_to(options.root).as_posix()
             files = {
