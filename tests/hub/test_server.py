@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -57,6 +58,7 @@ CONFIG = b'{"model_type": "mistral"}'
 WEIGHTS = os.urandom(300_000)
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
 WRONG = "hf_wrong"
+BEARER = {"Authorization": f"Bearer {MEMBER}"}
 FILES: dict[str, bytes | Path] = {
     "config.json": CONFIG,
     "model.safetensors": WEIGHTS,
@@ -245,6 +247,12 @@ def test_an_address_at_the_storage_is_valid_for_a_time_and_for_nothing_else(hub:
     hub.expire_links()
     assert session.get(address).status_code == 403
     assert session.get(url).content == WEIGHTS
+
+
+def test_an_address_at_the_storage_expires() -> None:
+    with Hub(settings=Settings(link_seconds=-1)) as hub:
+        hub.add("org/name", FILES)
+        assert get(hub, "org/name/resolve/main/model.safetensors")[0] == 403
 
 
 def test_a_snapshot_is_what_was_added(hub: Hub, client: HfApi) -> None:
@@ -514,12 +522,108 @@ def test_a_wrong_byte_in_an_upload_is_found(writing: tuple[Hub, HfApi]) -> None:
     assert not hub.repositories["org/new"].objects
 
 
-def test_a_commit_of_what_was_not_uploaded_is_refused(client: HfApi) -> None:
-    client.create_repo("org/new")
-    operation = CommitOperationAdd("model.safetensors", WEIGHTS)
-    operation._upload_mode, operation._is_uploaded = "lfs", True
-    with pytest.raises(BadRequestError, match="LFS pointer"):
-        client.create_commit("org/new", [operation], commit_message="Add")
+OPERATIONS: dict[str, tuple[int, list[tuple[str, object]]]] = {
+    "not uploaded": (400, [("lfsFile", {"path": "a.bin", "oid": "0" * 64, "size": 1})]),
+    "not its size": (400, [("lfsFile", {"path": "a.bin", "oid": SHA256, "size": 1})]),
+    "to a folder above": (400, [("file", {"path": "../a", "content": ""})]),
+    "to an absolute path": (400, [("file", {"path": "/a", "content": ""})]),
+    "too large for git": (400, [("file", {"path": "a", "content": "A" * 2**24})]),
+    "not base64": (400, [("file", {"path": "a", "content": "?"})]),
+    "unknown": (400, [("copyFile", {"path": "a"})]),
+    "not an operation": (400, [("file", "a")]),
+    "deletes what is not there": (
+        404,
+        [("file", {"path": "a", "content": ""}), ("deletedFile", {"path": "b"})],
+    ),
+    "good": (200, [("file", {"path": "a", "content": "Yg=="}), ("deletedFile", {"path": "a"})]),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_commit_is_made_as_a_whole_or_not_at_all(name: str, hub: Hub) -> None:
+    repo = hub.add("org/name", {"a": b"a", "model.safetensors": WEIGHTS})
+    before = repo.sha
+    status, operations = OPERATIONS[name]
+    lines = [("header", {"summary": "x"}), *operations]
+    body = "\n".join(json.dumps({"key": key, "value": value}) for key, value in lines)
+    answer = get_session().post(
+        f"{hub.url}/api/models/org/name/commit/main", content=body, headers=BEARER
+    )
+    assert answer.status_code == status
+    assert (repo.sha == before) == (status != 200)
+    assert ("a" in repo.files) == (status != 200)
+
+
+def test_only_branches_and_pull_requests_take_commits(hub: Hub, client: HfApi) -> None:
+    before = hub.add("org/name", FILES).sha
+    hub.tag("org/name", "v1")
+    for revision in (before, "v1"):
+        with pytest.raises(BadRequestError, match="is not a branch"):
+            upload(client, "org/name", {"config.json": b"{}"}, revision=revision)
+
+
+def test_a_file_that_is_there_already_makes_no_commit(hub: Hub, client: HfApi) -> None:
+    before = hub.add("org/name", FILES).sha
+    files = {"config.json": CONFIG, "model.safetensors": WEIGHTS}
+    upload(client, "org/name", files)
+    assert hub.repositories["org/name"].sha == before
+    assert not any(request.path.endswith("/commit/main") for request in hub.requests)
+
+
+def test_bodies_in_chunks_are_for_the_hub_and_not_for_the_storage(hub: Hub) -> None:
+    session = get_session()
+    chunks = iter([b'{"name": "new", ', b'"organization": "org"}'])
+    answer = session.post(f"{hub.url}/api/repos/create", content=chunks, headers=BEARER)
+    assert answer.json()["name"] == "org/new"
+    upload = batch(hub, "org/new", SHA256, len(WEIGHTS))["upload"]
+    assert session.put(upload["href"], content=iter([WEIGHTS])).status_code == 501
+    assert session.put(upload["href"], content=WEIGHTS).status_code == 200
+
+
+def batch(hub: Hub, name: str, oid: str, size: int) -> Any:
+    """What the server wants to be done to get a large file."""
+    answer = get_session().post(
+        f"{hub.url}/{name}.git/info/lfs/objects/batch",
+        json={"objects": [{"oid": oid, "size": size}]},
+        headers=BEARER,
+    )
+    return answer.json()["objects"][0].get("actions")
+
+
+def test_an_upload_is_complete_with_all_its_parts() -> None:
+    with Hub(settings=Settings(multipart_above=1, part_size=200_000)) as hub:
+        hub.add("org/name", {})
+        session = get_session()
+        actions = batch(hub, "org/name", SHA256, len(WEIGHTS))
+        places = actions["upload"]["header"]
+        assert places.pop("chunk_size") == "200000"
+        assert places.keys() == {"1", "2"}
+        etags = {}
+        for number, begin in (("2", 200_000), ("1", 0)):
+            part = session.put(places[number], content=WEIGHTS[begin : begin + 200_000])
+            etags[number] = part.headers["ETag"]
+        verify = actions["verify"]["href"]
+        content = {"oid": SHA256, "size": len(WEIGHTS)}
+        for wanted, status in ((["1"], 400), (["1", "2"], 200)):
+            assert session.post(verify, json=content, headers=BEARER).status_code == 404
+            parts = [{"partNumber": int(number), "etag": etags[number]} for number in wanted]
+            done = session.post(actions["upload"]["href"], json={"parts": parts})
+            assert done.status_code == status
+        assert session.post(verify, json=content, headers=BEARER).status_code == 200
+        assert batch(hub, "org/name", SHA256, len(WEIGHTS)) is None
+
+
+@pytest.mark.parametrize(("size", "sent"), [(300_000, WEIGHTS[:-1]), (299_999, WEIGHTS)])
+def test_an_upload_must_have_its_size(size: int, sent: bytes, hub: Hub) -> None:
+    hub.add("org/name", {})
+    session = get_session()
+    actions = batch(hub, "org/name", SHA256, size)
+    session.put(actions["upload"]["href"], content=sent)
+    answer = session.post(
+        actions["verify"]["href"], json={"oid": SHA256, "size": size}, headers=BEARER
+    )
+    assert answer.status_code == 400
+    assert batch(hub, "org/name", SHA256, size) is not None
 
 
 @UPLOADS
