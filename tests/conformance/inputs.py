@@ -37,7 +37,11 @@ class Feed:
     arguments: Mapping[str, Any]
 
     def __str__(self) -> str:
-        return f"{self.path or 'model'}({', '.join(self.arguments)})"
+        shapes = (
+            f"{name} {'x'.join(map(str, value.shape))}" if hasattr(value, "shape") else name
+            for name, value in self.arguments.items()
+        )
+        return f"{self.path or 'model'}({', '.join(shapes)})"
 
 
 def feeds(model: Any, paths: tuple[str, ...]) -> Iterator[Feed]:

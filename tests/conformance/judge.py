@@ -10,10 +10,10 @@ import copy
 import gc
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import safetensors.torch
 import torch
@@ -26,12 +26,16 @@ from dus_cli.documents import write_documents
 from dus_cli.errors import DusError
 from dus_cli.execute.write import execute
 from dus_cli.format.checkpoint import Checkpoint, open_checkpoint
+from dus_cli.model.architecture import may_be_layers
+from dus_cli.model.stack import find_stacks
 from dus_cli.plan import plan_upscale
 from dus_cli.scaling import Scaling, UpscaleRequest
 from tests.conformance.build import NotBuiltError, build, save
 from tests.conformance.compose import LayerList, NoListError, compose, find_lists
 from tests.conformance.inputs import Feed, feeds, outputs
 from tests.conformance.verdicts import DROPS, Judgement, Ruling, Verdict
+
+Trace: TypeAlias = Callable[[str], None]
 
 _KEYS: Final = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
 _NUMBER: Final = re.compile(r"\d+")
@@ -41,8 +45,18 @@ class WrongError(Exception):
     """The result is not the model that torch composes; the message says where they differ."""
 
 
-def judge(model_type: str) -> Judgement:
-    """Builds a type's model, and judges what dus makes of it for each m of DROPS.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Original:
+    """A model as transformers loads it from `folder`, and what it complains of."""
+
+    folder: Path
+    model: Any
+    complaints: tuple[str, ...]
+
+
+def judge(model_type: str, trace: Trace | None = None) -> Judgement:
+    """Builds a type's model, and judges what dus makes of it: of the stacks that it chooses by
+    itself for each m of DROPS, and of every stack that can be named for the first of them.
 
     Raises NotBuiltError, also where transformers cannot read back what it saved.
     """
@@ -53,37 +67,57 @@ def judge(model_type: str) -> Judgement:
         save(built, source)
         del built
         gc.collect()
-        original, complaints = load(model_class, source)
+        model, complaints = load(model_class, source)
+        original = Original(folder=source, model=model, complaints=complaints)
         stacks: dict[str, None] = {}
         rules: dict[str, None] = {}
         rulings = []
         for drop in DROPS:
-            target = Path(place) / f"deep-{drop}"
-            try:
-                scaling = upscale(source, target, drop)
-            except DusError as error:
-                rulings.append(Ruling(verdict=Verdict.REFUSED, reason=error.message))
-                continue
-            stacks |= dict.fromkeys(scaled.counted.stack.prefix for scaled in scaling.scaled)
-            rules |= dict.fromkeys(change.rule for change in scaling.config_changes)
-            deep, said = load(model_class, target)
-            try:
-                if new := _unnumbered(said) - _unnumbered(complaints):
-                    raise WrongError(f"loading complains: {', '.join(sorted(new))}")
-                lists = lists_of(original, open_checkpoint(source), scaling)
-                rulings.append(compare(original, deep, lists, sound=not complaints))
-            except NoListError as error:
-                if complaints:
-                    raise NotBuiltError(f"transformers loads it incompletely: {error}") from error
-                rulings.append(Ruling(verdict=Verdict.WRONG, reason=str(error)))
-            except WrongError as error:
-                rulings.append(Ruling(verdict=Verdict.WRONG, reason=str(error)))
+            ruling, scaling = rule(original, UpscaleRequest(drop=drop), trace)
+            rulings.append(ruling)
+            if scaling is not None:
+                stacks |= dict.fromkeys(scaled.counted.stack.prefix for scaled in scaling.scaled)
+                rules |= dict.fromkeys(change.rule for change in scaling.config_changes)
+        named = {}
+        for stack in find_stacks([name for _, name, _ in open_checkpoint(source).tensors()]):
+            if may_be_layers(stack) and (stack.prefix,) != tuple(stacks):
+                request = UpscaleRequest(drop=DROPS[0], stack=stack.prefix)
+                named[stack.prefix], _ = rule(original, request, trace)
     return Judgement(
         model_class=model_class.__name__,
         stacks=tuple(stacks),
         rules=tuple(rules),
         rulings=tuple(rulings),
+        named=named,
     )
+
+
+def rule(
+    original: Original, request: UpscaleRequest, trace: Trace | None = None
+) -> tuple[Ruling, Scaling | None]:
+    """What becomes of the model under a request; no scaling if dus refuses.
+
+    Raises NotBuiltError where what transformers loaded is too incomplete to tell.
+    """
+    with tempfile.TemporaryDirectory(prefix="deep-", dir=original.folder.parent) as place:
+        target = Path(place) / "deep"
+        try:
+            scaling = upscale(original.folder, target, request)
+        except DusError as error:
+            return Ruling(verdict=Verdict.REFUSED, reason=error.message), None
+        deep, said = load(type(original.model), target)
+    try:
+        if new := _unnumbered(said) - _unnumbered(original.complaints):
+            raise WrongError(f"loading complains: {', '.join(sorted(new))}")
+        lists = lists_of(original.model, open_checkpoint(original.folder), scaling)
+        sound = not original.complaints
+        return compare(original.model, deep, lists, sound=sound, trace=trace), scaling
+    except NoListError as error:
+        if original.complaints:
+            raise NotBuiltError(f"transformers loads it incompletely: {error}") from error
+        return Ruling(verdict=Verdict.WRONG, reason=str(error)), scaling
+    except WrongError as error:
+        return Ruling(verdict=Verdict.WRONG, reason=str(error)), scaling
 
 
 def load(model_class: Any, folder: Path) -> tuple[Any, tuple[str, ...]]:
@@ -107,10 +141,10 @@ def load(model_class: Any, folder: Path) -> tuple[Any, tuple[str, ...]]:
     return copy.deepcopy(model.eval().float()), complaints
 
 
-def upscale(source: Path, target: Path, drop: int) -> Scaling:
-    """Runs dus on the stacks that it chooses by itself; raises DusError."""
+def upscale(source: Path, target: Path, request: UpscaleRequest) -> Scaling:
+    """Runs dus; raises DusError."""
     checkpoint = open_checkpoint(source)
-    plan = plan_upscale(checkpoint, UpscaleRequest(drop=drop))
+    plan = plan_upscale(checkpoint, request)
     execute(plan, source, target, write_documents(plan, checkpoint.card))
     return plan.scaling
 
@@ -134,10 +168,18 @@ def lists_of(model: Any, checkpoint: Checkpoint, scaling: Scaling) -> tuple[Laye
     return tuple(found)
 
 
-def compare(model: Any, deep: Any, lists: Sequence[LayerList], *, sound: bool) -> Ruling:
+def compare(
+    model: Any,
+    deep: Any,
+    lists: Sequence[LayerList],
+    *,
+    sound: bool = True,
+    trace: Trace | None = None,
+) -> Ruling:
     """Whether `deep` is what torch composes of `model`; raises WrongError if not.
 
-    `sound` says that the original came whole from its files, with no weight made up anew.
+    `sound` says that the original came whole from its files, with no weight made up anew. `trace`
+    is told of every forward pass that was tried.
     """
     for entry in lists:
         if (length := len(deep.get_submodule(entry.path))) != len(entry.sources):
@@ -147,14 +189,17 @@ def compare(model: Any, deep: Any, lists: Sequence[LayerList], *, sound: bool) -
         return Ruling(verdict=Verdict.WEIGHTS_ONLY, reason="its own files do not hold all weights")
     compare_weights(reference, deep)
     exchanged = compose(model, [_exchanged(entry) for entry in lists])
-    tried: list[Trial] = []
-    for trial in trials(reference, exchanged, lists):
-        tried.append(trial)
-        if trial.fault is None:
+    faults: list[str] = []
+    for feed in feeds(reference, tuple(entry.path for entry in lists)):
+        fault = _fault(reference, exchanged, feed)
+        if trace is not None:
+            trace(f"{feed}: {fault or 'sees the layers'}")
+        if fault is None:
             break
+        faults.append(f"{feed}: {fault}")
     else:
-        return Ruling(verdict=Verdict.WEIGHTS_ONLY, reason=_unseen(tried))
-    feed = tried[-1].feed
+        reason = "; ".join(("no forward pass was found that sees the layers", *faults[:1]))
+        return Ruling(verdict=Verdict.WEIGHTS_ONLY, reason=reason)
     try:
         given = outputs(deep, feed)
     except Exception as error:  # foreign code, which ran on the reference
@@ -176,21 +221,8 @@ def compare_weights(reference: Any, deep: Any) -> None:
             raise WrongError(f"{name} has other values")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """A feed, and why it proves nothing; None if it does."""
-
-    feed: Feed
-    fault: str | None
-
-
-def trials(reference: Any, exchanged: Any, lists: Sequence[LayerList]) -> Iterator[Trial]:
-    """Every candidate: it must run, twice with one result, and with another if layers change."""
-    for feed in feeds(reference, tuple(entry.path for entry in lists)):
-        yield Trial(feed=feed, fault=_fault(reference, exchanged, feed))
-
-
 def _fault(reference: Any, exchanged: Any, feed: Feed) -> str | None:
+    """Why an input proves nothing: it must be taken, give one result twice, and tell layers."""
     try:
         once, again = outputs(reference, feed), outputs(reference, feed)
     except Exception as error:  # most candidates are not for this class
@@ -205,12 +237,6 @@ def _fault(reference: Any, exchanged: Any, feed: Feed) -> str | None:
     except Exception:  # layers of two kinds in each other's place: noticed
         return None
     return "gives the same with two layers exchanged" if _equal(once, other) else None
-
-
-def _unseen(tried: Sequence[Trial]) -> str:
-    if not tried:
-        return "nothing to feed it"
-    return f"no forward pass sees the layers; {tried[0].feed}: {tried[0].fault}"
 
 
 def _described(error: Exception) -> str:
