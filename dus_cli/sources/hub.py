@@ -1,5 +1,6 @@
 """Repositories on the Hub: what they hold at one commit, their bytes, and the Hub's cache."""
 
+import contextlib
 import hashlib
 import re
 import threading
@@ -22,7 +23,14 @@ from huggingface_hub.utils import (
 import dus_cli
 from dus_cli.errors import CheckpointError
 from dus_cli.printable import quoted
-from dus_cli.sources.hub_errors import Remark, hub_errors, is_passing, patiently, pause
+from dus_cli.sources.hub_errors import (
+    Remark,
+    hub_errors,
+    is_passing,
+    patiently,
+    pause,
+    transport_error,
+)
 from dus_cli.sources.names import HubName, is_id
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
@@ -214,7 +222,11 @@ class ByteStream:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self._chunks is not None and self._position == self.end:
+            # Read to its end an answer leaves its connection open for the next request.
+            with contextlib.suppress(transport_error()):
+                next(self._chunks, None)
         self._connection.close()
 
     def read_into(self, begin: int, view: memoryview) -> None:

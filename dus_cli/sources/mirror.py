@@ -28,7 +28,10 @@ _MAX_DOCUMENT: Final = 1_000_000
 
 _MAX_READ: Final = 100_000_000
 _FIRST_BYTES: Final = 1 << 16
-"""What is asked for of a shard: most headers are shorter."""
+"""What is asked for of a shard at first where no index says how many tensors it has."""
+
+_ENTRY_BYTES: Final = 128
+"""About what a header spends on a tensor, beside its name."""
 
 _CONNECTIONS: Final = 16
 
@@ -65,8 +68,14 @@ class Mirror:
         """
         names = sorted(os.listdir(self.folder))
         self._fetch(name for name in names if name in _READ_ALWAYS or name.endswith(INDEX_SUFFIX))
-        _, shards, _ = find_shards(self.folder, names, _ignore)
-        self._in_parallel(self._fetch_header, (name for name in shards if name in names))
+        _, shards, index = find_shards(self.folder, names, _ignore)
+        expected: dict[str, int] = {}
+        for tensor, shard in (index.weight_map if index else {}).items():
+            expected[shard] = expected.get(shard, _ENTRY_BYTES) + len(tensor) + _ENTRY_BYTES
+        self._in_parallel(
+            lambda file: self._fetch_header(file, expected.get(file.path, _FIRST_BYTES)),
+            (name for name in shards if name in names),
+        )
         checkpoint = open_checkpoint(
             self.folder, name=self._repository.name.rpartition("/")[2], report=_ignore
         )
@@ -98,8 +107,9 @@ class Mirror:
     def _fetch_whole(self, file: RemoteFile) -> None:
         self._write(file, self._read(file, 0, file.size))
 
-    def _fetch_header(self, file: RemoteFile) -> None:
-        head = self._read(file, 0, min(file.size, _FIRST_BYTES))
+    def _fetch_header(self, file: RemoteFile, expected: int) -> None:
+        """Gets a header in one request, or in two if it is longer than `expected`."""
+        head = self._read(file, 0, min(file.size, expected))
         end = LENGTH_BYTES + int.from_bytes(head[:LENGTH_BYTES], "little")
         if len(head) < end <= min(file.size, LENGTH_BYTES + MAX_HEADER_BYTES):
             head += self._read(file, len(head), end)

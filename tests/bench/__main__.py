@@ -2,8 +2,9 @@
 
     python -m tests.bench [PART ...] [--work DIR] [--layers N] [--pairs N] [--write]
 
-Parts: start, tensors, memory, copy, mergekit, share, verify, deep, base, checksums. Without a name
-all of them run. `--write` puts the table of each part that ran into docs/benchmarks.md.
+Parts: start, tensors, memory, copy, mergekit, share, verify, deep, base, checksums, headers, hub.
+Without a name all of them run. `--write` puts the table of each part that ran into
+docs/benchmarks.md.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.bench.generate import SHAPES, generate
+from tests.bench.hub import header_only, streamed
 from tests.bench.measure import (
     Candidate,
     Comparison,
@@ -248,6 +250,14 @@ class Bench:
         run((*DUS, "verify", source, "--write-checksums", sums))
         yield from self._against_readers(("verify", source, "--checksums", sums), [source])
 
+    def headers(self) -> Rows:
+        """Looking at models on the Hub."""
+        return header_only(self.work)
+
+    def hub(self) -> Rows:
+        """Up-scaling models on the Hub."""
+        return streamed(self.mistral(self.layers), self.drop, self.work, self.pairs)
+
     def _against_readers(self, words: Words, folders: Sequence[Path]) -> Rows:
         """`dus` with `words` against `cat` and `sha256sum` of the shards that it reads."""
         files = [path for folder in folders for path in shards(folder)]
@@ -338,7 +348,7 @@ def xfs_image(work: Path) -> Iterator[Path | None]:
 def main() -> None:
     parts = (
         *("start", "tensors", "memory", "copy", "mergekit", "share"),
-        *("verify", "deep", "base", "checksums"),
+        *("verify", "deep", "base", "checksums", "headers", "hub"),
     )
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("part", nargs="*", choices=parts, default=parts)
