@@ -108,6 +108,15 @@ _LEFT_OUT_FOLDERS: Final = (
 )
 
 
+def patterns_left_out() -> list[str]:
+    """Patterns of paths that no checkpoint made from this one has unchanged, and of weights.
+
+    In them `*` also stands for slashes. README.md is not among them: the new one is made from it.
+    """
+    files = [pattern for pattern, _ in _LEFT_OUT_FILES if pattern != "README.md"]
+    return [*files, *(f"{pattern}/*" for pattern, _ in _LEFT_OUT_FOLDERS)]
+
+
 def config_name_for(stem: str, file_names: Collection[str]) -> str:
     """The name of the config that goes with shards whose names begin with `stem`."""
     if MISTRAL_CONFIG in file_names and (stem == MISTRAL_STEM or CONFIG not in file_names):

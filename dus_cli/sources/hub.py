@@ -22,6 +22,7 @@ from huggingface_hub.utils import (
 
 import dus_cli
 from dus_cli.errors import CheckpointError
+from dus_cli.format.folder import patterns_left_out
 from dus_cli.printable import quoted
 from dus_cli.sources.hub_errors import (
     Remark,
@@ -91,9 +92,10 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repository:
-    """A model repository at one commit."""
+    """A model repository at one commit, which is what `revision` (a branch, say) means now."""
 
     name: str
+    revision: str
     commit: str
     files: Mapping[str, RemoteFile]
     access: Access
@@ -149,6 +151,7 @@ def open_repository(name: HubName, access: Access) -> Repository:
         raise CheckpointError(f"{name.repository}: the Hub's answer about it makes no sense")
     return Repository(
         name=called,
+        revision=name.revision or constants.DEFAULT_REVISION,
         commit=info.sha,
         files={file.path: file for file in map(_remote_file, siblings)},
         access=access,
@@ -158,11 +161,16 @@ def open_repository(name: HubName, access: Access) -> Repository:
 
 def cached_snapshot(name: HubName, access: Access) -> Path | None:
     """The folder in the Hub's cache that `name` meant when it was last downloaded, for want of
-    anything newer; None where there is none."""
+    anything newer; None where there is none, or files are known to lack that would go along.
+
+    Whether the weights are all there is for whoever opens it to see.
+    """
     try:
         found = snapshot_download(
             name.repository,
             revision=name.revision,
+            # `download` does not fetch them, and the client would miss them.
+            ignore_patterns=patterns_left_out(),
             cache_dir=access.cache_dir,
             local_files_only=True,
         )
@@ -195,8 +203,18 @@ def download(repository: Repository, paths: list[str], *, progress: bool) -> Pat
             ),
             repository.access.remark,
         )
+        _remember(repository)
     disable_progress_bars()
     return Path(folder)
+
+
+def _remember(repository: Repository) -> None:
+    """Notes in the cache which commit the revision means, for runs without the Hub; the client
+    does so only where it was not told the commit."""
+    if repository.revision != repository.commit:
+        note = repository.snapshot.parent.parent / "refs" / repository.revision
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(repository.commit, encoding="ascii")
 
 
 class ByteStream:

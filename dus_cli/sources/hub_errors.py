@@ -91,7 +91,7 @@ def patiently(call: Callable[[], _T], remark: Remark) -> _T:
 
 @contextmanager
 def hub_errors(subject: str, *, raised: type[DusError] = CheckpointError) -> Iterator[None]:
-    """Turns what the client raises about repository `subject` into errors of `dus`.
+    """Turns what the client raises about repository or file `subject` into errors of `dus`.
 
     Wrong names are RequestErrors; what the Hub refuses or cannot do is a `raised`.
     """
@@ -110,7 +110,7 @@ def _translated(error: Exception, subject: str, raised: type[DusError]) -> DusEr
     if isinstance(error, GatedRepoError):
         return raised(
             f"{subject}: is gated, and this account has no access to it",
-            hint=f"Ask for access on {constants.ENDPOINT}/{subject}. " + _LOG_IN,
+            hint=f"Ask for access on {constants.ENDPOINT}/{_repository(subject)}. " + _LOG_IN,
         )
     if isinstance(error, RepositoryNotFoundError):
         return RequestError(
@@ -119,7 +119,7 @@ def _translated(error: Exception, subject: str, raised: type[DusError]) -> DusEr
     if isinstance(error, RevisionNotFoundError):
         return RequestError(
             f"{subject}: the Hub has no such branch, tag or commit of it",
-            hint=f"{constants.ENDPOINT}/{subject}/tree/main lists the branches.",
+            hint=f"{constants.ENDPOINT}/{_repository(subject)}/tree/main lists the branches.",
         )
     if isinstance(error, OfflineModeIsEnabled):
         return UnreachableError(
@@ -157,6 +157,11 @@ def _refused(error: HfHubHTTPError, subject: str, raised: type[DusError]) -> Dus
     reason = f": {quoted(told)}" if told else ""
     hint = hints.get(status, "Try again later." if status >= 500 else "Nothing was changed.")
     return raised(f"{subject}: the Hub answers {status}{reason}", hint=hint)
+
+
+def _repository(subject: str) -> str:
+    """The repository that a repository's name, or the name and a path in it, begins with."""
+    return "/".join(subject.split("/")[:2])
 
 
 def _not_found(subject: str) -> str:

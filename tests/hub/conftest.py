@@ -1,10 +1,12 @@
 """A server for each test, and the real client for it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi, close_session, constants
 
+from tests.hub.command import Dus, dus_against
 from tests.hub.server import MEMBER, Hub
 
 
@@ -37,3 +39,10 @@ def client(hub: Hub, monkeypatch: pytest.MonkeyPatch, _session: None) -> HfApi:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
     return HfApi(endpoint=hub.url, token=MEMBER)
+
+
+@pytest.fixture
+def dus(hub: Hub, tmp_path: Path, _session: None) -> Iterator[Dus]:
+    """`dus(*words, token=None)` in an empty folder, against `hub`."""
+    with dus_against(hub, tmp_path) as run:
+        yield run
