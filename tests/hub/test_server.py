@@ -103,6 +103,12 @@ def test_model_info_with_blobs_tells_sizes_and_hashes(hub: Hub, client: HfApi) -
     }
 
 
+def test_large_files_go_to_the_storage_whatever_they_are_called() -> None:
+    with Hub(settings=Settings(lfs_above=100)) as hub:
+        files = hub.add("org/name", {"a.json": b"1" * 100, "b.json": b"1" * 101}).files
+        assert {name: blob.lfs for name, blob in files.items()} == {"a.json": False, "b.json": True}
+
+
 def test_expanded_model_info_has_what_was_asked_for(hub: Hub, client: HfApi) -> None:
     repo = hub.add("org/name", FILES)
     info = client.model_info("org/name", expand=["sha", "gated"])
@@ -174,6 +180,9 @@ def test_metadata_of_a_large_file_come_with_its_redirect(hub: Hub) -> None:
     metadata = get_hf_file_metadata(url, token=MEMBER)
     assert (metadata.commit_hash, metadata.etag, metadata.size) == (repo.sha, SHA256, len(WEIGHTS))
     assert not metadata.location.startswith(hub.url)
+    headers = get_session().head(url, follow_redirects=False).headers
+    assert headers["X-Linked-ETag"] == f'"{SHA256}"'
+    assert headers["X-Linked-Size"] == str(len(WEIGHTS))
     assert metadata.xet_file_data is None
 
 
@@ -609,7 +618,9 @@ def test_an_upload_is_complete_with_all_its_parts() -> None:
             parts = [{"partNumber": int(number), "etag": etags[number]} for number in wanted]
             done = session.post(actions["upload"]["href"], json={"parts": parts})
             assert done.status_code == status
-        assert session.post(verify, json=content, headers=BEARER).status_code == 200
+        # Two files of the same content are verified twice.
+        for _ in range(2):
+            assert session.post(verify, json=content, headers=BEARER).status_code == 200
         assert batch(hub, "org/name", SHA256, len(WEIGHTS)) is None
 
 
