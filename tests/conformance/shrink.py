@@ -16,7 +16,7 @@ SENSE_LAYERS: Final = 7
 """Layers of what reads images or sound for a language model: another number, to tell them apart."""
 
 BRIDGE_LAYERS: Final = 3
-"""Layers of what stands between the two."""
+"""Layers of what stands between the two, or behind a language model."""
 
 VOCABULARY: Final = 99
 
@@ -85,7 +85,8 @@ _WINDOWS: Final = _row(
     r"|local_radius",
     8,
 )
-_ALWAYS: Final = (_WINDOWS, _VOCABULARIES, _CODEBOOK)
+_IMAGES: Final = _row(r"\w*image_size", lambda size: size if size <= 512 else size // 4)
+_ALWAYS: Final = (_WINDOWS, _IMAGES, _VOCABULARIES, _CODEBOOK)
 _WIDTHS: Final = (
     r"\w*hidden_size\w*|\w*hidden_dim|\w*embed_dim|\w*embedding_(size|dim)|d_model|n_embd|dim|emb_dim"
     r"|\w*projection_(dim|size)|\w*proj_dim|output_dim|\w*_model_dim|lru_width|vision_output_dim"
@@ -142,8 +143,10 @@ RECIPES: Final = (
 _TOKENS: Final = re.compile(r"\w*_(token_id|token_index|token_idx|bos_id|eos_id)")
 _LAYER_NUMBERS: Final = re.compile(r"\w*(indexes|indices|idxs|layer_ids|_layers|hook_ids)")
 _ANY_NUMBER: Final = re.compile(r"(global_attn|fullatt_block|window_block)_(indexes|indices)")
-_SENSES: Final = re.compile(r"\w*(vision|visual|image|audio|speech|encoder|backbone|vit)\w*")
-_BRIDGES: Final = re.compile(r"\w*(qformer|perceiver|resampler|adapter|connector)\w*")
+_SENSES: Final = re.compile(r"\w*(vision|visual|image|audio|speech|encoder|backbone|vit|codec)\w*")
+_BRIDGES: Final = re.compile(
+    r"\w*(qformer|perceiver|resampler|adapter|connector|projector|head|depth|predictor)\w*"
+)
 
 
 def fields_for(
@@ -168,13 +171,17 @@ def fixed(overrides: Mapping[str, Any], layers: int = LAYERS) -> dict[str, Any]:
 
 
 def merged(fields: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """`fields` with what `more` says, section by section."""
+    """`fields` with what `more` says, section by section; one of another type is replaced."""
     return fields | {
-        name: merged(fields[name], value)
-        if isinstance(value, dict) and isinstance(fields.get(name), dict)
-        else value
+        name: merged(fields[name], value) if _same_section(fields.get(name), value) else value
         for name, value in more.items()
     }
+
+
+def _same_section(one: object, other: object) -> bool:
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return False
+    return bool(other.get("model_type", one.get("model_type")) == one.get("model_type"))
 
 
 def _shrunk(
@@ -187,7 +194,7 @@ def _shrunk(
             continue
         if hasattr(value, "to_dict"):
             fields = fields_for(value, recipe, overrides, layers=_layers_of(name, layers))
-            yield name, {"model_type": value.model_type, **fields}
+            yield name, {"model_type": value.model_type, **_outputs(value, fields), **fields}
         elif type(value) is int and _LAYER_COUNTS.fullmatch(name):
             # With `depths`, what is counted is stages, each of as many layers as the list says.
             if not hasattr(config, "depths"):
@@ -204,6 +211,17 @@ def _shrunk(
                 yield name, [1, 3] if _ANY_NUMBER.fullmatch(name) or len(value) >= layers else last
         elif isinstance(value, dict) and "mrope_section" in value and recipe is TINY:
             yield name, {**value, "mrope_section": [2, 1, 1]}
+
+
+def _outputs(config: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The stages of a backbone that the model around it reads: the last, if they became fewer."""
+    indices, names = getattr(config, "out_indices", None), getattr(config, "stage_names", None)
+    if not indices or not names:
+        return {}
+    was = len(names) - 1
+    stages = fields.get("num_hidden_layers", was) if _count(config) == was else was
+    last = list(range(stages + 1))[-len(indices) :]
+    return {"out_indices": list(indices) if stages == was else last}
 
 
 def _layers_of(section: str, layers: int) -> int:
