@@ -30,7 +30,7 @@ def upscale(
         str | None,
         typer.Argument(
             metavar="SRC",
-            help="Checkpoint folder, or a model on the Hub: ORG/NAME[@REV] or a short name.",
+            help="Checkpoint folder, or a model on the Hub: ORG/NAME, ORG/NAME@REV, a short name.",
         ),
     ] = None,
     drop: Annotated[
