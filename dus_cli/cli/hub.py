@@ -15,11 +15,17 @@ Revision: TypeAlias = Annotated[
 ]
 Token: TypeAlias = Annotated[
     str | None,
-    typer.Option("--token", metavar="TOKEN", help="Token of the Hub (default: as hf uses it)."),
+    typer.Option(
+        "--token",
+        metavar="TOKEN",
+        help="Access token of the Hub (default: HF_TOKEN or the login of hf).",
+    ),
 ]
 CacheDir: TypeAlias = Annotated[
     str | None,
-    typer.Option("--cache-dir", metavar="DIR", help="Cache of the Hub (default: as hf uses it)."),
+    typer.Option(
+        "--cache-dir", metavar="DIR", help="Folder of the Hub's cache (default: HF_HUB_CACHE)."
+    ),
 ]
 
 
@@ -32,9 +38,6 @@ def tell_traffic(source: Source, output: Output) -> None:
     """Says what was fetched to know a model on the Hub."""
     if source.repository is not None:
         traffic = source.repository.traffic
-        output.note(
-            [
-                f"{source.repository.name}: fetched {in_bytes(traffic.received)} in "
-                f"{plural(traffic.requests, 'request')}."
-            ]
-        )
+        what = in_bytes(traffic.received) if traffic.received else "the list of files alone"
+        requests = plural(traffic.requests, "request")
+        output.note([f"{source.repository.name}: fetched {what} in {requests}."])

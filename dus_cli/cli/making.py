@@ -15,7 +15,7 @@ from dus_cli.format.checkpoint import Checkpoint, open_checkpoint
 from dus_cli.format.folder import CHECKSUMS
 from dus_cli.format.strict_json import Json
 from dus_cli.plan import Plan
-from dus_cli.sources.find import download, streams
+from dus_cli.sources.find import bytes_to_fetch, download, streams
 from dus_cli.sources.local import Source
 from dus_cli.sources.names import SCHEME
 
@@ -75,6 +75,7 @@ def show(making: Making, output: Output, plan_to: str | None) -> None:
     documents = write_documents(plan, checkpoint.card)
     files = output_files(plan, documents)
     needed, free = sum(file.size for file in files), free_bytes(target)
+    to_fetch = 0 if making.stream else bytes_to_fetch(making.source, checkpoint)
     if plan_to is not None:
         save_plan(Path(plan_to), plan, checkpoint, target, source=str(making.source))
     if output.as_json:
@@ -85,6 +86,7 @@ def show(making: Making, output: Output, plan_to: str | None) -> None:
                 "output": str(target),
                 "bytes_needed": needed,
                 "bytes_free": free,
+                "bytes_to_cache": to_fetch,
                 "plan": plan.to_json(),
             }
         )
@@ -95,14 +97,23 @@ def show(making: Making, output: Output, plan_to: str | None) -> None:
         output.result(details(plan, documents, output.width))
         short = "" if needed <= free else ": not enough, unless the file system shares blocks"
         output.result(["", f"{in_bytes(needed)} to write, {in_bytes(free)} free{short}."])
+        if to_fetch:
+            output.result(
+                [f"{in_bytes(to_fetch)} to fetch into the cache; --stream keeps nothing of it."]
+            )
         output.result(["Nothing was written."])
 
 
 def make(making: Making, output: Output) -> None:
     """Makes the checkpoint, checks it, and puts it into place; prints where that is."""
+    from dus_cli.execute.write import check_places
     from dus_cli.verify.result import faults_of
 
     plan, checkpoint, target = making.plan, making.checkpoint, making.target
+    documents = write_documents(plan, checkpoint.card)
+    made = making.place is not None and not making.stream and _is_made(target, documents)
+    if not made:
+        check_places(checkpoint.folder, target, force=making.force)
     faults = faults_of(checkpoint)
     output.note(summary(plan, checkpoint, making.goes_to, output.width))
     if faults:
@@ -110,17 +121,20 @@ def make(making: Making, output: Output) -> None:
         text = f"the source has faults that the result has too: {codes}"
         output.note(note_lines(text, output.width))
     started = time.monotonic()
-    published = None
+    written, published = 0, None
     with progress_bars(output) as progress:
         publication = _publication(making, progress)
-        written = _write(making, frozenset(faults), publication, progress, output)
+        if made:
+            output.note([f"{target} is made already; it is published as it is."])
+        else:
+            written = _write(making, documents, frozenset(faults), publication, progress, output)
         if publication is not None and not making.leaves_nothing:
             publication.complete(target)
         published = publication.published if publication is not None else None
     seconds = time.monotonic() - started
-    rate = in_bytes(int(written / max(seconds, 1e-9)))
+    rate = f" ({in_bytes(int(written / max(seconds, 1e-9)))}/s)" if written else ""
     proved = ", equal to its source byte for byte" if making.checks.bytes_too else ""
-    output.note([Styled(f"done in {seconds:.1f} s ({rate}/s){proved}", "good")])
+    output.note([Styled(f"done in {seconds:.1f} s{rate}{proved}", "good")])
     if published is not None:
         output.note([f"published: {published.url}"])
     if output.as_json:
@@ -135,18 +149,20 @@ def make(making: Making, output: Output) -> None:
         if published is not None:
             result["published"] = {
                 "repository": published.repository,
+                "revision": published.revision,
                 "commit": published.commit,
                 "url": published.url,
             }
         output.result_json(result)
     elif published is not None:
-        output.result([published.repository])
+        output.result([str(published)])
     else:
         output.result_path(target)
 
 
 def _write(
     making: Making,
+    documents: Mapping[str, bytes],
     inherited: frozenset[str],
     publication: "Publication | None",
     progress: Bars,
@@ -156,11 +172,6 @@ def _write(
     from dus_cli.execute.write import WORKERS, check_places, execute, output_files
 
     plan, target = making.plan, making.target
-    documents = write_documents(plan, making.checkpoint.card)
-    if making.place is not None and not making.stream and _is_made(target, documents):
-        output.note([f"{target} is made already; it is published as it is."])
-        return 0
-    check_places(making.source.path, target, force=making.force)
     if making.stream:
         folder, source = making.source.path, making.checkpoint
     else:

@@ -72,7 +72,11 @@ def upscale(
         typer.Option(metavar="ID", help="Hub id of the source, for the model card."),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace an existing target once the new is complete.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Replace a target that exists, here or on the Hub, once the new is complete.",
+        ),
     ] = False,
     verify: Annotated[
         bool,
@@ -106,7 +110,7 @@ def upscale(
         str | None, typer.Option(metavar="BRANCH", help="With --push-to: the branch to commit to.")
     ] = None,
     pull_request: Annotated[
-        bool, typer.Option("--pull-request", help="With --push-to: propose the commit.")
+        bool, typer.Option("--pull-request", help="With --push-to: open a pull request instead.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the plan and the result as JSON.")
@@ -160,6 +164,7 @@ def upscale(
             raise RequestError(
                 "SRC is missing", hint="Usage: dus upscale SRC --drop M; --help says more."
             )
+        place = _place(push_to, private, push_revision, pull_request, force)
         options = HubOptions(revision=revision, token=token, cache_dir=cache_dir)
         with open_source(name, options, hub.remarks(output), documents=not dry_run) as found:
             checkpoint = _open_folder(found)
@@ -179,7 +184,6 @@ def upscale(
                 revision=found.revision,
             )
             plan = _plan(checkpoint, request, saved)
-            place = _place(push_to, private, push_revision, pull_request, force)
             making = Making(
                 source=found,
                 checkpoint=checkpoint,
@@ -266,9 +270,7 @@ def _place(
 
     repository = push_to.removeprefix(SCHEME)
     if not is_id(repository) or "/" not in repository:
-        raise RequestError(
-            f"--push-to {push_to}: is no name of a repository", hint="Write ORG/NAME."
-        )
+        raise RequestError(f"--push-to {push_to}: no name of a repository", hint="Write ORG/NAME.")
     return Place(
         repository=repository,
         private=private,

@@ -1,5 +1,6 @@
 """From what a user calls a model to a folder that can be opened: a path, or a name on the Hub."""
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dus_cli.errors import DusError, RequestError
+from dus_cli.errors import CheckpointError, DusError, RequestError
 from dus_cli.format.checkpoint import Checkpoint
 from dus_cli.format.index import INDEX_SUFFIX
 from dus_cli.printable import quoted
@@ -71,7 +72,8 @@ def open_source(
         snapshot = cached_snapshot(wanted, access)
         if snapshot is None:
             raise
-        remark(f"{error.message}; the copy in the cache is taken")
+        commit = snapshot.name[:12]
+        remark(f"{wanted.repository}: {error.reason}; taken from the cache, commit {commit}")
         yield local_source(snapshot)
         return
     with tempfile.TemporaryDirectory(prefix="dus-") as place:
@@ -106,6 +108,15 @@ def needed_files(checkpoint: Checkpoint) -> list[str]:
     ]
 
 
+def bytes_to_fetch(source: Source, checkpoint: Checkpoint) -> int:
+    """How many bytes of a source on the Hub are not yet in the Hub's cache."""
+    repository = source.repository
+    if repository is None:
+        return 0
+    missing = (path for path in needed_files(checkpoint) if repository.cached(path) is None)
+    return sum(repository.files[path].size for path in missing)
+
+
 def download(source: Source, checkpoint: Checkpoint, *, progress: bool) -> Path:
     """The folder with all bytes of a source: of one on the Hub, in the Hub's cache.
 
@@ -114,6 +125,15 @@ def download(source: Source, checkpoint: Checkpoint, *, progress: bool) -> Path:
         return source.path
     from dus_cli.sources.hub import download as fetch
 
+    cache = source.repository.snapshot
+    needed = bytes_to_fetch(source, checkpoint)
+    free = shutil.disk_usage(next(path for path in cache.parents if path.exists())).free
+    if needed > free:
+        raise CheckpointError(
+            f"{source.repository.name}: {needed:,} bytes are to be fetched into the Hub's cache, "
+            f"{free:,} are free there",
+            hint="Choose another with --cache-dir, or keep nothing of the source with --stream.",
+        )
     return fetch(source.repository, needed_files(checkpoint), progress=progress)
 
 
@@ -144,5 +164,7 @@ def _hub_name(name: str, revision: str | None) -> HubName:
             + "Give a folder, ORG/NAME, or a short name (dus inspect --names lists them).",
         )
     if revision is not None and parsed.revision not in (None, revision):
-        raise RequestError(f"{name}: --revision {revision} says another revision", hint="Give one.")
+        raise RequestError(
+            f"{name} and --revision {revision} name two revisions", hint="Give one of them."
+        )
     return HubName(repository=parsed.repository, revision=revision or parsed.revision)

@@ -190,7 +190,8 @@ def download(repository: Repository, paths: list[str], *, progress: bool) -> Pat
 
     if progress:
         enable_progress_bars()
-    with hub_errors(repository.name):
+    with hub_errors(repository.name), contextlib.ExitStack() as ended:
+        ended.callback(disable_progress_bars)
         folder = patiently(
             lambda: snapshot_download(
                 repository.name,
@@ -204,7 +205,6 @@ def download(repository: Repository, paths: list[str], *, progress: bool) -> Pat
             repository.access.remark,
         )
         _remember(repository)
-    disable_progress_bars()
     return Path(folder)
 
 
@@ -258,7 +258,7 @@ class ByteStream:
             try:
                 count = self._next(view[done:])
             except Exception as error:
-                with hub_errors(f"{self._repository.name}/{self._file.path}"):
+                with hub_errors(self._repository.name):
                     if not is_passing(error):
                         raise
                     failures += 1

@@ -32,7 +32,7 @@ _FIRST_WAIT: Final = 0.5
 _PASSING: Final = frozenset({408, 429, 500, 502, 503, 504})
 """Answers after which the same request may succeed."""
 
-_LOG_IN: Final = "Log in with hf auth login, or give --token or HF_TOKEN."
+_LOG_IN: Final = "log in with hf auth login, or give --token or HF_TOKEN."
 
 Remark = Callable[[str], None]
 """Takes a sentence that tells the user why nothing seems to happen."""
@@ -41,7 +41,11 @@ _T = TypeVar("_T")
 
 
 class UnreachableError(CheckpointError):
-    """The Hub gives no answer, or must not be asked."""
+    """The Hub gives no answer, or must not be asked; `reason` says which."""
+
+    def __init__(self, subject: str, reason: str, fact: str, *, hint: str) -> None:
+        super().__init__(f"{subject}: {reason}{fact}", hint=hint)
+        self.reason = reason
 
 
 def transport_error() -> type[Exception]:
@@ -91,7 +95,7 @@ def patiently(call: Callable[[], _T], remark: Remark) -> _T:
 
 @contextmanager
 def hub_errors(subject: str, *, raised: type[DusError] = CheckpointError) -> Iterator[None]:
-    """Turns what the client raises about repository or file `subject` into errors of `dus`.
+    """Turns what the client raises about repository `subject` into errors of `dus`.
 
     Wrong names are RequestErrors; what the Hub refuses or cannot do is a `raised`.
     """
@@ -110,7 +114,7 @@ def _translated(error: Exception, subject: str, raised: type[DusError]) -> DusEr
     if isinstance(error, GatedRepoError):
         return raised(
             f"{subject}: is gated, and this account has no access to it",
-            hint=f"Ask for access on {constants.ENDPOINT}/{_repository(subject)}. " + _LOG_IN,
+            hint=f"Ask for access on {constants.ENDPOINT}/{subject}; if you have it, " + _LOG_IN,
         )
     if isinstance(error, RepositoryNotFoundError):
         return RequestError(
@@ -118,26 +122,28 @@ def _translated(error: Exception, subject: str, raised: type[DusError]) -> DusEr
         )
     if isinstance(error, RevisionNotFoundError):
         return RequestError(
-            f"{subject}: the Hub has no such branch, tag or commit of it",
-            hint=f"{constants.ENDPOINT}/{_repository(subject)}/tree/main lists the branches.",
+            f"{subject}: the Hub has no such branch, tag or commit of this model",
+            hint=f"{constants.ENDPOINT}/{subject}/tree/main lists the branches.",
         )
     if isinstance(error, OfflineModeIsEnabled):
         return UnreachableError(
-            f"{subject}: is not in the cache, and HF_HUB_OFFLINE forbids to fetch it",
+            subject,
+            "offline (HF_HUB_OFFLINE)",
+            ", and not in the cache",
             hint="Unset HF_HUB_OFFLINE, or choose the right cache with --cache-dir.",
         )
     if isinstance(error, LocalTokenNotFoundError):
-        return raised(f"{subject}: this needs a token of the Hub", hint=_LOG_IN)
+        return raised(f"{subject}: this needs a token of the Hub", hint=_LOG_IN.capitalize())
     if isinstance(error, HFValidationError):
         return RequestError(f"{subject}: {quoted(str(error))}")
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         return _refused(error, subject, raised)
     if isinstance(error, (LocalEntryNotFoundError, transport_error())):
-        unreachable = UnreachableError if raised is CheckpointError else raised
-        return unreachable(
-            f"{subject}: the Hub ({constants.ENDPOINT}) cannot be reached: {_fact(error)}",
-            hint="Look at the network and HF_ENDPOINT; the same command goes on where it stopped.",
-        )
+        reason = f"the Hub ({constants.ENDPOINT}) cannot be reached"
+        hint = "Look at the network and HF_ENDPOINT; the same command goes on where it stopped."
+        if raised is CheckpointError:
+            return UnreachableError(subject, reason, f": {_fact(error)}", hint=hint)
+        return raised(f"{subject}: {reason}: {_fact(error)}", hint=hint)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return raised(
             f"{subject}: the disk of the cache is full",
@@ -149,7 +155,7 @@ def _translated(error: Exception, subject: str, raised: type[DusError]) -> DusEr
 def _refused(error: HfHubHTTPError, subject: str, raised: type[DusError]) -> DusError:
     status = error.response.status_code
     hints = {
-        401: "The token is wrong or has expired. " + _LOG_IN,
+        401: "The token is wrong or has expired: " + _LOG_IN,
         403: "This account or its token lacks the right for that.",
         429: "Too many requests from here: wait" + _asked_wait(error) + ", or log in for more.",
     }
@@ -159,16 +165,11 @@ def _refused(error: HfHubHTTPError, subject: str, raised: type[DusError]) -> Dus
     return raised(f"{subject}: the Hub answers {status}{reason}", hint=hint)
 
 
-def _repository(subject: str) -> str:
-    """The repository that a repository's name, or the name and a path in it, begins with."""
-    return "/".join(subject.split("/")[:2])
-
-
 def _not_found(subject: str) -> str:
     near = nearest_names(subject)
     if near and near[0] != subject:
-        return f"Names like it: {', '.join(near)}. For a private one: {_LOG_IN}"
-    return f"Look at its name. For a private one: {_LOG_IN}"
+        return f"Names like it: {', '.join(near)}. If it is private, {_LOG_IN}"
+    return f"Look at its name. If it is private, {_LOG_IN}"
 
 
 def _retry_after(error: Exception) -> float | None:

@@ -87,6 +87,7 @@ def parse_name(name: str) -> HubName | None:
     """
     explicit = name.startswith(SCHEME)
     identifier, _, revision = name.removeprefix(SCHEME).partition("@")
+    identifier = identifier.removesuffix("/")  # as shells complete it
     identifier = SHORT_NAMES.get(identifier.lower(), identifier)
     if explicit and not is_id(identifier):
         raise RequestError(

@@ -44,11 +44,19 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """What has become of it: the commit and its page, or the pull request's page."""
+    """What has become of it: the commit and its page, or the pull request's page.
+
+    `revision` is the branch or the pull request that holds it; None is the main branch.
+    """
 
     repository: str
+    revision: str | None
     commit: str
     url: str
+
+    def __str__(self) -> str:
+        """A name that means this model to `dus`, and without a revision to every loader."""
+        return f"{self.repository}@{self.revision}" if self.revision else self.repository
 
 
 class Publication:
@@ -124,6 +132,7 @@ class Publication:
             )
         self.published = Published(
             repository=self._place.repository,
+            revision=done.pr_revision or self._place.revision,
             commit=done.oid,
             url=done.pr_url or done.commit_url,
         )
@@ -154,7 +163,11 @@ class Publication:
             )
         except (RepositoryNotFoundError, RevisionNotFoundError):
             if place.pull_request:
-                raise
+                raise OutputError(
+                    f"{place.repository}: a pull request needs a repository that exists, and the "
+                    "Hub has no such model, or it is private",
+                    hint="Leave out --pull-request to make it.",
+                ) from None
             present = []
         stale = frozenset(name for name in present if name.endswith(_WEIGHTS))
         if stale and not place.replace:
