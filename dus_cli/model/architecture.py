@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final, TypeAlias, TypeGuard
 
 from dus_cli.errors import CheckpointError, DusError, RequestError
@@ -13,6 +14,9 @@ Section: TypeAlias = Mapping[str, Json]
 """config.json, or an object inside it that describes one sub-model (`text_config`)."""
 
 SectionPath: TypeAlias = tuple[str, ...]
+
+_OwnSections: TypeAlias = Mapping[str, frozenset[SectionPath]]
+"""Prefix of a stack -> the sections called after it."""
 
 _COUNT_FIELDS: Final = (
     "num_hidden_layers",
@@ -72,6 +76,8 @@ _SENSES: Final = frozenset({"vision", "audio", "bridge", "mask"})
 when the checkpoint holds nothing else."""
 
 _MAX_SECTION_DEPTH: Final = 3
+_MAX_WORDS: Final = 8
+"""No section is called by more words with underscores between them; a hostile name may be."""
 
 
 class MissingLayersError(CheckpointError):
@@ -142,11 +148,15 @@ def choose_stacks(
             hint="Fused or renamed checkpoints have to be brought into their usual form first.",
         )
     likely = [stack for stack in stacks if may_be_layers(stack)] or stacks
-    chosen = _choose(config, likely) if prefix is None else (_named(config, stacks, prefix),)
+    own = _sections_by_name(config, stacks)
+    if prefix is None:
+        chosen = _choose(config, likely, own)
+    else:
+        chosen = (_named(config, stacks, prefix, own),)
     return tuple(
         replace(
             counted,
-            mirrors=_mirrors(config, counted),
+            mirrors=_mirrors(config, counted, likely, own),
             siblings=tuple(other.prefix for other in stacks if other is not counted.stack),
         )
         for counted in chosen
@@ -172,14 +182,16 @@ def may_be_layers(stack: LayerStack) -> bool:
     return modules or not stack.missing_numbers
 
 
-def _choose(config: Section, stacks: Sequence[LayerStack]) -> tuple[CountedStack, ...]:
+def _choose(
+    config: Section, stacks: Sequence[LayerStack], own: _OwnSections
+) -> tuple[CountedStack, ...]:
     *tiers, rest = _tiers(config)
     # A text section that leaves its count to a default is what is meant, not what others count.
     for paths in (*tiers, *([] if _uncounted_texts(config) else [rest])):
         candidates: dict[str, CountedStack] = {}
         for path in paths:
-            for stack in stacks:
-                counted = _count(config, path, stack) if _fits(path, stack) else None
+            for stack in _fitting(path, stacks, own):
+                counted = _count(config, path, stack)
                 if counted is not None:
                     candidates.setdefault(stack.prefix, counted)
         if candidates:
@@ -248,7 +260,9 @@ def _choose_uncounted(config: Section, stacks: Sequence[LayerStack]) -> CountedS
     return None
 
 
-def _named(config: Section, stacks: Sequence[LayerStack], prefix: str) -> CountedStack:
+def _named(
+    config: Section, stacks: Sequence[LayerStack], prefix: str, own: _OwnSections
+) -> CountedStack:
     stack = next((stack for stack in stacks if stack.prefix == prefix), None)
     if stack is None:
         raise RequestError(
@@ -256,11 +270,11 @@ def _named(config: Section, stacks: Sequence[LayerStack], prefix: str) -> Counte
         )
     paths = [path for tier in _tiers(config) for path in tier]
     paths += [path for path in find_sections(config) if path not in paths]
-    fitting = [path for path in paths if _fits(path, stack)] or [()]
+    fitting = [path for path in paths if stack in _fitting(path, stacks, own)] or [()]
     for path in fitting:
         counted = _count(config, path, stack)
         if counted is not None:
-            _refuse_shared_count(config, counted, stacks)
+            _refuse_shared_count(config, counted, stacks, own)
             return counted
     uncounted = _choose_uncounted(config, stacks)
     if uncounted is not None and uncounted.stack is stack:
@@ -272,14 +286,13 @@ def _named(config: Section, stacks: Sequence[LayerStack], prefix: str) -> Counte
 
 
 def _refuse_shared_count(
-    config: Section, chosen: CountedStack, stacks: Sequence[LayerStack]
+    config: Section, chosen: CountedStack, stacks: Sequence[LayerStack], own: _OwnSections
 ) -> None:
     """Refuses a stack when the fields that count it count another one as well."""
-    for stack in stacks:
+    for stack in _fitting(chosen.section, stacks, own):
         if (
             stack is chosen.stack
             or stack.missing_numbers
-            or not _fits(chosen.section, stack)
             or min(len(names) for names in stack.parameters) < 2
         ):
             continue
@@ -293,9 +306,13 @@ def _refuse_shared_count(
             )
 
 
-def _mirrors(config: Section, counted: CountedStack) -> tuple[SectionPath, ...]:
+def _mirrors(
+    config: Section, counted: CountedStack, stacks: Sequence[LayerStack], own: _OwnSections
+) -> tuple[SectionPath, ...]:
     """Other sections that count the same stack: older files repeat `text_config` at the top."""
-    found = []
+    found: list[SectionPath] = []
+    if own[counted.stack.prefix]:
+        return ()
     for path in find_sections(config):
         if path == counted.section or len(path) > 1 or not _fits(path, counted.stack):
             continue
@@ -303,6 +320,7 @@ def _mirrors(config: Section, counted: CountedStack) -> tuple[SectionPath, ...]:
             continue
         again = _count(config, path, counted.stack)
         if again is not None and again.layer_count == counted.layer_count:
+            _refuse_shared_count(config, again, stacks, own)
             found.append(path)
     return tuple(found)
 
@@ -459,6 +477,41 @@ def _fits(path: SectionPath, stack: LayerStack) -> bool:
     if path and path[-1] in _SIDED_COUNT_FIELDS and stack_side(stack.prefix) != path[-1]:
         return False
     return not in_prefix & _SENSES
+
+
+def _sections_by_name(config: Section, stacks: Sequence[LayerStack]) -> _OwnSections:
+    """For each stack the sections that count it and whose name a part of its prefix bears."""
+    named: dict[str, list[SectionPath]] = {}
+    for path in find_sections(config):
+        if path:
+            named.setdefault(path[-1].removesuffix("_config"), []).append(path)
+    return {
+        stack.prefix: frozenset(
+            path
+            for part in stack.prefix.split(".")
+            for end in (*islice(_underscores(part), _MAX_WORDS), len(part))
+            for path in named.get(part[:end], ())
+            if _fits(path, stack) and _count(config, path, stack)
+        )
+        for stack in stacks
+    }
+
+
+def _underscores(part: str) -> Iterator[int]:
+    return (position for position, sign in enumerate(part) if sign == "_")
+
+
+def _fitting(
+    path: SectionPath, stacks: Sequence[LayerStack], own: _OwnSections
+) -> list[LayerStack]:
+    """The stacks that a section may describe: those that bear its name, where there are some, else
+    those that bear no other section's.
+
+    FLAVA's `text_config` is about `text_model`, though its `multimodal_model` reads text as well.
+    """
+    return [stack for stack in stacks if path in own[stack.prefix]] or [
+        stack for stack in stacks if not own[stack.prefix] and _fits(path, stack)
+    ]
 
 
 def _is_text(path: SectionPath) -> bool:

@@ -19,6 +19,7 @@ from dus_cli.model.architecture import (
     words_of,
 )
 from dus_cli.model.config_rules import (
+    COUPLED_MODEL_TYPES,
     PLAIN_MODEL_TYPES,
     REFUSED_MODEL_TYPES,
     REFUSING_FIELDS,
@@ -147,6 +148,9 @@ def _refuse_architecture(config: Section, scaled: ScaledStack, name_parts: Set[s
     model_type = model_type_of(config, section)
     if model_type in REFUSED_MODEL_TYPES:
         raise refused(model_type, REFUSED_MODEL_TYPES[model_type])
+    whole = model_type_of(config, config)
+    if whole in COUPLED_MODEL_TYPES:
+        raise refused(whole, COUPLED_MODEL_TYPES[whole])
     for refusal in TENSOR_REFUSALS:
         found = refusal.part in name_parts
         concerned = not refusal.model_types or model_type in refusal.model_types
@@ -299,16 +303,21 @@ def _settle_positions(
     n = scaled.counted.layer_count
     before = section_at(config, scaled.counted.section)
     after = _mutable_section(new, scaled.counted.section)
+    model_type = model_type_of(config, before)
     for rule in _rules_for(config, scaled.counted, field_rules):
         values = rule.expand(before, n)
         if values is not None and len(values) >= n:
-            _settle(rule, scaled.layer_map.gather(values), after, model_type_of(config, before))
+            _settle(rule, scaled.layer_map.gather(values), before, after, model_type)
             understood.add(".".join((*scaled.counted.section, rule.field)))
     return understood
 
 
 def _settle(
-    rule: PositionRule, wanted: list[Json], after: dict[str, Json], model_type: str
+    rule: PositionRule,
+    wanted: list[Json],
+    before: Section,
+    after: dict[str, Json],
+    model_type: str,
 ) -> None:
     if rule.expand(after, len(wanted)) == wanted:
         return
@@ -316,7 +325,7 @@ def _settle(
     if fields is not None and rule.expand({**after, **fields}, len(wanted)) == wanted:
         after.update(fields)
         return
-    stated = f" = {after[rule.field]!r:.40}" if rule.field in after else ""
+    stated = f" = {before[rule.field]!r:.40}" if rule.field in before else ""
     raise RequestError(
         f"config.json of {model_type or 'this model'} says {rule.what} by {rule.field}{stated}, "
         "and no value of it gives every copied layer the kind that its source has",

@@ -149,7 +149,8 @@ _REFUSALS: Final = (
         "minimax_m1 minimax_text_01",
         "the decay of a layer's attention is computed from the layer's number",
     ),
-    ("neomme", "its residual scale follows from the number of layers"),
+    ("neomme", "its windows and its residual scale follow from numbers that no field states"),
+    ("rf_detr_dinov2", "which of its layers attend in windows follows from what it gives out"),
     ("rwkv", "its weights are rescaled by the layer's number while it runs"),
     ("zamba", "its hybrid layers share one block, stored with the first of them"),
     ("zamba2", "its shared blocks hold one adapter for every use, by the layer's number"),
@@ -159,6 +160,11 @@ REFUSED_MODEL_TYPES: Final = MappingProxyType(
     {name: reason for names, reason in _REFUSALS for name in names.split()}
 )
 """Model types for which `dus` knows no config.json that describes the up-scaled model."""
+
+COUPLED_MODEL_TYPES: Final = MappingProxyType(
+    {"pi0": "each layer of its expert attends to the same layer of the language model"}
+)
+"""Model types that are refused whatever part of them is to be scaled, going by the whole config."""
 
 REFUSING_FIELDS: Final = MappingProxyType(
     {

@@ -22,6 +22,7 @@ from dus_cli.format import folder
 from dus_cli.format.dtypes import BITS_PER_ELEMENT
 from dus_cli.model import architecture
 from dus_cli.model.config_rules import (
+    COUPLED_MODEL_TYPES,
     FIELDS,
     PLAIN_MODEL_TYPES,
     REFUSED_MODEL_TYPES,
@@ -232,7 +233,8 @@ def position_rules() -> str:
 
 def refused_types() -> str:
     """Model types that cannot be up-scaled, with the reason."""
-    return _table(("model type", "why"), [(_code(k), v) for k, v in REFUSED_MODEL_TYPES.items()])
+    refused = {**REFUSED_MODEL_TYPES, **COUPLED_MODEL_TYPES}
+    return _table(("model type", "why"), [(_code(k), v) for k, v in refused.items()])
 
 
 def refusing_fields() -> str:

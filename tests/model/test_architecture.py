@@ -74,6 +74,48 @@ def text(count: int, **fields: Any) -> dict[str, Any]:
             id="llava-1.5-leaves-the-text-count-to-a-default",
         ),
         pytest.param(
+            {"text_config": text(4), "multimodal_config": text(4)},
+            {"text_model.layers": 4, "multimodal_model.layers": 4},
+            [("text_model.layers", 4, "text_config", ("num_hidden_layers",))],
+            id="section-called-after-its-stack",
+        ),
+        pytest.param(
+            {"text_config": text(4), "num_hidden_layers": 4},
+            {"text_model.layers": 4, "cross_modal_layers": 4},
+            [("text_model.layers", 4, "text_config", ("num_hidden_layers",))],
+            id="count-of-another-stack-at-the-top",
+        ),
+        pytest.param(
+            {"text_config": text(4)},
+            {"text_projection": 2, "model.layers": 4},
+            [("model.layers", 4, "text_config", ("num_hidden_layers",))],
+            id="name-of-a-stack-that-is-not-counted",
+        ),
+        pytest.param(
+            {"model_type": "any", "depth": 4},
+            {"blocks": 4},
+            [("blocks", 4, "", ("depth",))],
+            id="depth",
+        ),
+        pytest.param(
+            {"num_hidden_layers": 4, "depth": 4},
+            {"layers": 4},
+            [("layers", 4, "", ("num_hidden_layers",))],
+            id="depth-of-another-kind",
+        ),
+        pytest.param(
+            {"model_type": "nemotron_h", "layers_block_type": list("abcd")},
+            {"backbone.layers": 4},
+            [("backbone.layers", 4, "", ("layers_block_type",))],
+            id="length-of-a-list",
+        ),
+        pytest.param(
+            {"model_type": "nemotron_h", "num_hidden_layers": 4, "hybrid_override_pattern": "MMMM"},
+            {"backbone.layers": 4},
+            [("backbone.layers", 4, "", ("num_hidden_layers",))],
+            id="count-beside-a-list",
+        ),
+        pytest.param(
             {"thinker_config": {"text_config": text(4), "audio_config": {"encoder_layers": 4}}},
             {"thinker.model.layers": 4, "thinker.audio_tower.layers": 4},
             [("thinker.model.layers", 4, "thinker_config.text_config", ("num_hidden_layers",))],
@@ -328,7 +370,7 @@ def test_stack_of_neither_side_is_not_counted_by_one_of_two() -> None:
 
 
 def test_decoder_that_is_called_after_its_task_is_no_half_of_a_pair() -> None:
-    found = stacks({"text_encoder.layers": 4, "detr_decoder.layers": 4})
+    found = stacks({"prompt_encoder.layers": 4, "detr_decoder.layers": 4})
     with pytest.raises(RequestError, match="several stacks"):
         choose_stacks({"text_config": text(4)}, found)
 
@@ -363,3 +405,22 @@ def test_stack_that_is_named_is_not_taken_for_the_one_without_a_count() -> None:
     found = stacks({"model.layers": 4, "vision.layers": 6})
     with pytest.raises(CheckpointError, match=r"no field that says 6 layers for vision\.layers"):
         choose_stacks(config, found, "vision.layers")
+
+
+@pytest.mark.parametrize("name", ["coarse", "fine"])
+def test_a_named_stack_is_counted_by_the_section_called_after_it(name: str) -> None:
+    config = {f"{part}_config": {"num_layers": 4} for part in ("semantic", "coarse", "fine")}
+    found = stacks({f"{part}_acoustics.layers": 4 for part in ("semantic", "coarse", "fine")})
+    (chosen,) = choose_stacks(config, found, f"{name}_acoustics.layers")
+    assert (chosen.section, chosen.mirrors) == ((f"{name}_config",), ())
+
+
+def test_a_list_of_layers_counts_only_where_it_is_known_to() -> None:
+    with pytest.raises(CheckpointError, match="no field that counts"):
+        choose_stacks({"layers_block_type": list("abcd")}, stacks({"layers": 4}))
+
+
+def test_a_count_repeated_at_the_top_for_two_stacks_is_refused() -> None:
+    config = {"text_config": text(4), "num_hidden_layers": 4}
+    with pytest.raises(RequestError, match="by one field"):
+        choose_stacks(config, stacks({"lm.layers": 4, "bridges": 4}), "lm.layers")

@@ -687,3 +687,14 @@ def test_vision_section_leaves_its_lists_to_a_default_that_is_written_out() -> N
     new = rewritten(config, names, 2, stack="visual.blocks").config
     assert new["vision_config"] == {**vision, "depth": 12, "fullatt_block_indexes": [11]}
     assert rewritten(config, names, 2).config["vision_config"] == vision
+
+
+def test_stacks_that_attend_to_each_other_are_refused_one_by_one() -> None:
+    config = {
+        "model_type": "pi0",
+        "text_config": {"model_type": "gemma", "num_hidden_layers": 4},
+        "vision_config": {"model_type": "siglip_vision_model", "num_hidden_layers": 3},
+    }
+    names = [*layer_names("model.layers", 4), *layer_names("vision_tower.layers", 3)]
+    with pytest.raises(RequestError, match="pi0 cannot be up-scaled"):
+        rewritten(config, names, 1)
