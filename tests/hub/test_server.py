@@ -738,6 +738,8 @@ def test_a_stall_is_a_timeout_for_who_waits_less(hub: Hub) -> None:
         begin = time.monotonic()
         with pytest.raises(Exception, match="timed out"):
             get_session().get(f"{hub.url}/{MODEL}", timeout=0.1)
+        # Who looks at the requests does not wait longer than the client did.
+        assert hub.requests[-1].bytes_sent == after
         assert time.monotonic() - begin < 5
 
 
