@@ -491,7 +491,7 @@ def _sections_by_name(config: Section, stacks: Sequence[LayerStack]) -> _OwnSect
             for part in stack.prefix.split(".")
             for end in (*islice(_underscores(part), _MAX_WORDS), len(part))
             for path in named.get(part[:end], ())
-            if _fits(path, stack) and _count(config, path, stack)
+            if not stack.missing_numbers and _fits(path, stack) and _count(config, path, stack)
         )
         for stack in stacks
     }

@@ -109,9 +109,10 @@ class Mirror:
 
     def _fetch_header(self, file: RemoteFile, expected: int) -> None:
         """Gets a header in one request, or in two if it is longer than `expected`."""
-        head = self._read(file, 0, min(file.size, expected))
+        longest = min(file.size, LENGTH_BYTES + MAX_HEADER_BYTES)
+        head = self._read(file, 0, min(expected, longest))
         end = LENGTH_BYTES + int.from_bytes(head[:LENGTH_BYTES], "little")
-        if len(head) < end <= min(file.size, LENGTH_BYTES + MAX_HEADER_BYTES):
+        if len(head) < end <= longest:
             head += self._read(file, len(head), end)
         self._write(file, head)
 

@@ -2,6 +2,14 @@
 
     hub.inject(Fault(Cut(after=100), method="GET", path="*/model.safetensors", times=2))
 
+Paths that occur, unquoted, those of the storage last:
+
+    /api/models/ORG/NAME and below it /revision/REV, /tree/REV, /preupload/REV, /commit/REV, ...
+    /ORG/NAME/resolve/REV/FILE
+    /api/whoami-v2, /api/repos/create, /api/validate-yaml
+    /ORG/NAME.git/info/lfs/objects/batch and .../verify, /api/complete_multipart/...
+    /repos/ORG/NAME/COMMIT/FILE to download, /upload/ORG/NAME/SHA256 to upload, .../ID/PART in parts
+
 A kind of fault acts at one or more of three moments: it changes the request, it answers instead of
 the server (which then does nothing of what was asked), or it spoils the server's answer (and what
 was asked has been done).
@@ -135,7 +143,7 @@ class Compress(Kind):
         return replace(call, headers={**call.headers, "range": ranged})
 
     def answer(self, call: Call, answer: Answer) -> Answer:
-        if not self._accepted(call) or answer.status != 200:
+        if not self._accepted(call):
             return answer
         coding = ("Content-Encoding", "gzip")
         content = gzip.compress(content_of(answer.body))

@@ -25,6 +25,7 @@ import struct
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -119,9 +120,8 @@ class Hub:
         self._servers = [_Server(self, "hub", port), _Server(self, "cdn", 0)]
         self._state.hub_url, self._state.cdn_url = (server.url for server in self._servers)
         self._threads = [
-            threading.Thread(
-                target=server.serve_forever, args=(0.005,), name=f"hub-{server.origin}"
-            )
+            # Tests start many servers, so each looks often, all 5 ms, whether it is to end.
+            threading.Thread(target=server.serve_forever, args=(0.005,))
             for server in self._servers
         ]
 
@@ -395,13 +395,13 @@ class _Handler(BaseHTTPRequestHandler):
             marks |= {answer.flip_at, answer.flip_at + 1}
         places = sorted(mark for mark in marks if mark <= stop)
         if answer.stall_after == 0:
-            self.server.hub.closing.wait(answer.stall_seconds)
+            self._stall(answer.stall_seconds)
         head = "\r\n".join(lines).encode("latin-1")
         sent.status = answer.status
         self.connection.sendall(head)
         for begin, end in itertools.pairwise(places):
             if begin and begin == answer.stall_after:
-                self.server.hub.closing.wait(answer.stall_seconds)
+                self._stall(answer.stall_seconds)
             self._send(answer.body, begin, end, sent, flip=begin == answer.flip_at)
         if answer.cut_after is not None:
             if answer.reset:
@@ -411,6 +411,14 @@ class _Handler(BaseHTTPRequestHandler):
                 # The base class shuts the connection down first, which would be an orderly end.
                 self.connection.close()
             raise DisconnectError
+
+    def _stall(self, seconds: float) -> None:
+        """Waits, for as long as the client does."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self.server.hub.closing.wait(0.01):
+            with contextlib.suppress(BlockingIOError):
+                if not self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                    raise DisconnectError
 
     def _send(
         self, body: bytes | FileRange, begin: int, end: int, sent: "_Sent", *, flip: bool

@@ -738,17 +738,44 @@ def test_a_stall_is_a_timeout_for_who_waits_less(hub: Hub) -> None:
         begin = time.monotonic()
         with pytest.raises(Exception, match="timed out"):
             get_session().get(f"{hub.url}/{MODEL}", timeout=0.1)
+        # Who looks at the requests does not wait longer than the client did.
+        assert hub.requests[-1].bytes_sent == after
         assert time.monotonic() - begin < 5
 
 
-def test_when_a_fault_happens(hub: Hub) -> None:
+@pytest.mark.parametrize(
+    ("skip", "every", "times", "statuses"),
+    [
+        (0, 1, 1, [500, 200, 200, 200, 200, 200]),
+        (0, 1, None, [500, 500, 500, 500, 500, 500]),
+        (2, 1, 2, [200, 200, 500, 500, 200, 200]),
+        (1, 2, 2, [200, 500, 200, 500, 200, 200]),
+        (0, 3, None, [500, 200, 200, 500, 200, 200]),
+    ],
+)
+def test_when_a_fault_happens(
+    skip: int, every: int, times: int | None, statuses: list[int], hub: Hub
+) -> None:
     hub.add("org/name", FILES)
-    fault = Fault(Refuse(status=500), method="GET", path="*/config.json", skip=1, every=2, times=2)
-    injection = hub.inject(fault)
+    kind = Refuse(status=500)
+    injection = hub.inject(Fault(kind, "GET", "*.json", times=times, skip=skip, every=every))
     path = "org/name/resolve/main/config.json"
-    assert [get(hub, path)[0] for _ in range(7)] == [200, 500, 200, 500, 200, 200, 200]
-    assert injection.fired == 2
-    assert get_session().head(f"{hub.url}/{path}").status_code == 200
+    for status in statuses:
+        # Neither another method nor another path is concerned.
+        assert get_session().head(f"{hub.url}/{path}").status_code == 200
+        assert get(hub, "api/models/org/name")[0] == 200
+        assert get(hub, path)[0] == status
+    assert injection.fired == statuses.count(500)
+
+
+@pytest.mark.parametrize(("accepted", "coding"), [("gzip", "gzip"), ("identity", None)])
+def test_compression_is_for_who_accepts_it(accepted: str, coding: str | None, hub: Hub) -> None:
+    hub.add("org/name", FILES)
+    hub.inject(Fault(Compress()))
+    headers = {"Accept-Encoding": accepted, "Range": "bytes=1-3"}
+    answer = get_session().get(f"{hub.url}/org/name/resolve/main/config.json", headers=headers)
+    assert answer.headers.get("Content-Encoding") == coding
+    assert answer.content == (CONFIG if coding else CONFIG[1:4])
 
 
 def test_a_request_meets_one_fault_at_a_time(hub: Hub) -> None:
@@ -797,6 +824,20 @@ def test_the_client_sends_again_what_was_cut(writing: tuple[Hub, HfApi]) -> None
     assert (cut.fired, received[0], sum(received)) == (1, 5_000, 5_000 + len(WEIGHTS))
     path = api.hf_hub_download("org/new", "model.safetensors")
     assert Path(path).read_bytes() == WEIGHTS
+
+
+@UPLOADS
+def test_a_storage_that_refuses_ends_an_upload(writing: tuple[Hub, HfApi]) -> None:
+    hub, api = writing
+    api.create_repo("org/new")
+    hub.inject(Fault(Refuse(status=403, message="Quota exceeded"), "PUT", "/upload/*", times=None))
+    with pytest.raises(RuntimeError) as caught:
+        upload(api, "org/new", {"model.safetensors": WEIGHTS})
+    assert isinstance(caught.value.__cause__, HfHubHTTPError)
+    assert "Quota exceeded" in str(caught.value.__cause__)
+    repo = hub.repositories["org/new"]
+    assert not repo.objects
+    assert set(repo.files) == {".gitattributes"}
 
 
 @pytest.mark.parametrize(

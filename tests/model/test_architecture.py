@@ -424,3 +424,10 @@ def test_a_count_repeated_at_the_top_for_two_stacks_is_refused() -> None:
     config = {"text_config": text(4), "num_hidden_layers": 4}
     with pytest.raises(RequestError, match="by one field"):
         choose_stacks(config, stacks({"lm.layers": 4, "bridges": 4}), "lm.layers")
+
+
+def test_a_row_of_convolutions_in_a_part_does_not_bear_its_name() -> None:
+    rows = ("encoder.subsampling.layers.0.weight", "encoder.subsampling.layers.2.weight")
+    layers = (f"encoder.layers.{layer}.{name}" for layer in range(4) for name in TWO)
+    (chosen,) = choose_stacks({"encoder_config": text(4)}, find_stacks([*rows, *layers]))
+    assert chosen.stack.prefix == "encoder.layers"
