@@ -33,6 +33,10 @@ class CheckpointError(DusError):
     kind = "checkpoint"
 
 
+class SourceLostError(CheckpointError):
+    """The source, which cannot have changed, gives no more of its bytes; those before are good."""
+
+
 class FormatError(CheckpointError):
     """One file breaks the rules of its format."""
 

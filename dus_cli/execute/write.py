@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from dus_cli.errors import CheckpointError, DusError, OutputError
+from dus_cli.errors import CheckpointError, DusError, OutputError, SourceLostError
 from dus_cli.execute.copy import Piece, PieceCopier, Place, Read, cut, merge, read_file, share
 from dus_cli.execute.staging import Staging, check_replaceable, open_staging, write_durably
 from dus_cli.plan import CopySpan, Plan
@@ -30,7 +30,10 @@ class SequentialSource(Protocol):
     """A source file whose bytes come in ascending order, from somewhere else than the disk."""
 
     def read_into(self, begin: int, view: memoryview) -> None:
-        """Fills `view` with the bytes from offset `begin` on; raises CheckpointError."""
+        """Fills `view` with the bytes from offset `begin` on; raises CheckpointError.
+
+        If that is no SourceLostError, no byte that the file gave before is good.
+        """
 
 
 Streams = Callable[[str], AbstractContextManager[SequentialSource] | None]
@@ -154,6 +157,8 @@ def execute(
             else:
                 staging.commit(replace=force)
             return to_write
+        except SourceLostError:
+            raise
         except CheckpointError:
             # What was copied may be of either state of the source, and a source that is put back
             # with its old time of change would look like the one that was begun with.
@@ -232,7 +237,10 @@ class _Writer:
         self._stop = threading.Event()
         self._files: dict[Path, OutputFile] = {}
         self._missing: dict[Path, int] = {}
-        """Bytes that each unfinished file still lacks."""
+        """What each unfinished file still lacks: bytes, and streams that are not at their end.
+
+        A stream may tell at its end that its bytes were wrong.
+        """
 
     def run(self, files: Sequence[OutputFile], streams: Streams, workers: int) -> None:
         """Writes all files; raises the first error of any worker, after all have stopped."""
@@ -257,6 +265,8 @@ class _Writer:
                     for part in cut(piece)
                 )
             else:
+                with self._lock:
+                    self._missing.update({path: self._missing[path] + 1 for path in _paths(pieces)})
                 yield functools.partial(self._copy_stream, stream, pieces)
 
     def _shared(self, piece: Piece) -> tuple[Piece, ...]:
@@ -282,6 +292,8 @@ class _Writer:
                 self._copy_by(
                     lambda piece, into: source.read_into(piece.begin, into), piece, copier
                 )
+        for path in _paths(pieces):
+            self._settle(path, 1)
 
     def _copy_by(self, read: Read, piece: Piece, copier: PieceCopier) -> None:
         copier.copy(piece, read)
@@ -299,6 +311,10 @@ class _Writer:
     def _written(self, partial: Path, count: int) -> None:
         """Takes note that `count` more bytes of a file are there."""
         self._progress(count)
+        self._settle(partial, count)
+
+    def _settle(self, partial: Path, count: int) -> None:
+        """Takes `count` from what a file lacks, and finishes it if that was all."""
         with self._lock:
             self._missing[partial] -= count
             complete = self._files.pop(partial, None) if not self._missing[partial] else None
@@ -342,6 +358,11 @@ class _Writer:
             results.put(None)
         except BaseException as error:  # handed to the thread that waits, which raises it
             results.put(error)
+
+
+def _paths(pieces: Sequence[Piece]) -> set[Path]:
+    """The files that the pieces go to."""
+    return {place.path for piece in pieces for place in piece.places}
 
 
 def _check_space(

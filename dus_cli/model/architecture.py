@@ -31,6 +31,13 @@ _DEPTH_FIELD: Final = "depth"
 """Counts layers where nothing else does, as in vision models of Qwen; elsewhere it may be a depth
 of any kind."""
 
+_NOT_LAYERS: Final = {
+    "eomt": frozenset({"num_blocks"}),
+    "eomt_dinov3": frozenset({"num_blocks"}),
+    "videomt": frozenset({"num_blocks"}),
+}
+"""Fields that count something else in some model types: here the last layers, which see queries."""
+
 _LISTS_OF_LAYERS: Final = {
     "nemotron_h": ("layers_block_type", "layer_types", "hybrid_override_pattern"),
 }
@@ -435,9 +442,13 @@ def _counts(section: Section) -> list[str]:
 
 
 def _lists_of_layers(section: Section) -> list[str]:
-    model_type = section.get("model_type")
-    names = _LISTS_OF_LAYERS.get(model_type, ()) if isinstance(model_type, str) else ()
+    names = _LISTS_OF_LAYERS.get(_type_of(section), ())
     return [name for name in names if isinstance(section.get(name), list | str)][:1]
+
+
+def _type_of(section: Section) -> str:
+    model_type = section.get("model_type")
+    return model_type if isinstance(model_type, str) else ""
 
 
 def _said(section: Section, field: str) -> int:
@@ -454,13 +465,17 @@ def _that_say(section: Section, fields: Iterable[str], count: int) -> tuple[str,
 def _fields_for(section: Section, stack: LayerStack) -> tuple[list[str], list[str]]:
     """Count fields of one side (encoder or decoder) that fit the stack, and the general ones."""
 
+    other = _NOT_LAYERS.get(_type_of(section), frozenset())
+
     def stated(names: Iterable[str]) -> list[str]:
-        return [field for field in names if _is_count(section.get(field))]
+        return [field for field in names if field not in other and _is_count(section.get(field))]
 
     for part, names in _OWN_COUNT_FIELDS.items():
         if f".{part}." in f".{stack.prefix}.":
             return stated(names), []
-    side = stack_side(stack.prefix)
+    # What lies in a part of both names is of the inner one: `decoder.encoder.layers`.
+    inner = [part for part in stack.prefix.split(".") if part in _SIDED_COUNT_FIELDS]
+    side = inner[-1] if inner else stack_side(stack.prefix)
     general = stated(_COUNT_FIELDS) or stated([_DEPTH_FIELD]) or _lists_of_layers(section)
     if side is not None:
         return stated(_SIDED_COUNT_FIELDS[side]), general
@@ -480,21 +495,36 @@ def _fits(path: SectionPath, stack: LayerStack) -> bool:
 
 
 def _sections_by_name(config: Section, stacks: Sequence[LayerStack]) -> _OwnSections:
-    """For each stack the sections that count it and whose name a part of its prefix bears."""
-    named: dict[str, list[SectionPath]] = {}
-    for path in find_sections(config):
-        if path:
-            named.setdefault(path[-1].removesuffix("_config"), []).append(path)
-    return {
-        stack.prefix: frozenset(
-            path
-            for part in stack.prefix.split(".")
-            for end in (*islice(_underscores(part), _MAX_WORDS), len(part))
-            for path in named.get(part[:end], ())
-            if not stack.missing_numbers and _fits(path, stack) and _count(config, path, stack)
-        )
-        for stack in stacks
+    """For each stack the section that counts it and whose names the parts of its prefix bear.
+
+    Of several the one that fits best: `talker_config.code_predictor_config` is about
+    `talker.code_predictor.layers`, and `talker_config.text_config` is not.
+    """
+    named = {
+        path: [part.removesuffix("_config") for part in path] for path in find_sections(config)
     }
+    own: dict[str, frozenset[SectionPath]] = {}
+    for stack in stacks:
+        borne = _names_borne(stack.prefix)
+        ranks: dict[SectionPath, int] = {}
+        for path, names in named.items():
+            known = sum(name in borne for name in names)
+            others = sum(name not in borne and not words_of(name) for name in names)
+            if known > others and not stack.missing_numbers and _fits(path, stack):
+                ranks[path] = known - others
+        counting = [path for path in ranks if _count(config, path, stack) is not None]
+        best = max((ranks[path] for path in counting), default=0)
+        own[stack.prefix] = frozenset(path for path in counting if ranks[path] == best)
+    return own
+
+
+def _names_borne(prefix: str) -> frozenset[str]:
+    """All beginnings of a prefix's parts, at whole words: `text_model` bears `text` too."""
+    return frozenset(
+        part[:end]
+        for part in prefix.split(".")
+        for end in (*islice(_underscores(part), _MAX_WORDS), len(part))
+    )
 
 
 def _underscores(part: str) -> Iterator[int]:

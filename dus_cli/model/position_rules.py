@@ -745,6 +745,13 @@ POSITION_RULES: Final = (
         side="encoder",
     ),
     _one_off(
+        "informer",
+        "distil",
+        "between which layers the sequence is halved",
+        lambda section, n: list(range(n)) if section.get("distil", True) else None,
+        side="encoder",
+    ),
+    _one_off(
         "eomt eomt_dinov3 videomt",
         "num_blocks",
         "which layers see the queries",

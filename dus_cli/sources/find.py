@@ -92,8 +92,8 @@ def open_source(
             )
         except DusError as error:
             # The user knows the model by its name, and the folder will be gone.
-            shown = error.message.replace(str(folder), repository.name)
-            raise type(error)(shown, hint=error.hint) from error
+            error.message = error.message.replace(str(folder), repository.name)
+            raise
 
 
 def needed_files(checkpoint: Checkpoint) -> list[str]:

@@ -21,7 +21,7 @@ from huggingface_hub.utils import (
 )
 
 import dus_cli
-from dus_cli.errors import CheckpointError
+from dus_cli.errors import CheckpointError, SourceLostError
 from dus_cli.format.folder import patterns_left_out
 from dus_cli.printable import quoted
 from dus_cli.sources.hub_errors import (
@@ -250,7 +250,8 @@ class ByteStream:
     def read_into(self, begin: int, view: memoryview) -> None:
         """Fills `view` with the bytes from offset `begin` on, which may not lie behind.
 
-        Raises CheckpointError when they cannot be had, or the whole is not what the Hub states.
+        Raises SourceLostError when they cannot be had, CheckpointError when the whole is not what
+        the Hub states.
         """
         self._go_to(begin)
         failures, done = 0, 0
@@ -258,7 +259,7 @@ class ByteStream:
             try:
                 count = self._next(view[done:])
             except Exception as error:
-                with hub_errors(self._repository.name):
+                with hub_errors(self._repository.name, raised=SourceLostError):
                     if not is_passing(error):
                         raise
                     failures += 1
@@ -269,7 +270,7 @@ class ByteStream:
                 failures += 1
                 self._disconnect()
                 if failures > 1:
-                    raise CheckpointError(
+                    raise SourceLostError(
                         f"{self._repository.name}/{self._file.path}: the Hub's answers end before "
                         f"byte {self.end}",
                         hint="Try again later; the same command goes on where it stopped.",
@@ -315,7 +316,7 @@ class ByteStream:
         whole = begin == 0 and response.status_code == 200
         span = response.headers.get("Content-Range", "")
         if not whole and (response.status_code != 206 or not span.startswith(f"bytes {begin}-")):
-            raise CheckpointError(
+            raise SourceLostError(
                 f"{repository.name}/{self._file.path}: the server does not answer for a part of "
                 f"the file (status {response.status_code})",
                 hint="A proxy may be in between; without --stream whole files are downloaded.",

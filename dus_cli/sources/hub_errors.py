@@ -133,7 +133,9 @@ def _translated(error: Exception, subject: str, raised: type[DusError]) -> DusEr
             hint="Unset HF_HUB_OFFLINE, or choose the right cache with --cache-dir.",
         )
     if isinstance(error, LocalTokenNotFoundError):
-        return raised(f"{subject}: this needs a token of the Hub", hint=_LOG_IN.capitalize())
+        return raised(
+            f"{subject}: this needs a token of the Hub", hint="If you have one, " + _LOG_IN
+        )
     if isinstance(error, HFValidationError):
         return RequestError(f"{subject}: {quoted(str(error))}")
     if isinstance(error, HfHubHTTPError) and error.response is not None:
@@ -188,4 +190,4 @@ def _fact(error: Exception) -> str:
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         return f"the Hub answers {error.response.status_code}"
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return quoted(first)[1:-1]
+    return quoted(first.removesuffix("."))[1:-1]

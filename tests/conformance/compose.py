@@ -24,6 +24,18 @@ _COUNTS: Final = (
 _BY_PLACE: Final = (*BY_PLACE, "layer_rope_theta", "rope_types")
 """Lists in a config, or in the owner of the layers, that forward passes index by their place."""
 
+_NUMBERS: Final = ("attn_layer_indices",)
+"""Lists in a config of the layers' numbers that forward passes look up their place in."""
+
+_STATES: Final = {
+    "_out_indices": 0,
+    "backbone_out_indices": 1,
+    "cat_hidden_layers": 0,
+    "intermediate_layers_indices": 0,
+}
+"""Lists of the hidden states that other parts read, and what makes an entry the number of a state:
+0 goes into the first layer."""
+
 
 class NoListError(Exception):
     """No list in memory holds the layers of a stack on the disk."""
@@ -31,8 +43,10 @@ class NoListError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerList:
-    """The list at `path` in memory, and the original layer that each of its places is to hold."""
+    """The list at `path` in memory, which holds a stack of the disk, and the original layer that
+    each of its places is to hold."""
 
+    stack: str
     path: str
     sources: tuple[int, ...]
 
@@ -43,9 +57,9 @@ class LayerList:
 
 
 def find_lists(
-    model: Any, layers: Sequence[Mapping[str, Any]], sources: tuple[int, ...]
+    model: Any, stack: str, layers: Sequence[Mapping[str, Any]], sources: tuple[int, ...]
 ) -> tuple[LayerList, ...]:
-    """Every list of the model that holds the stack whose `layers` map names on the disk to tensors.
+    """Every list of the model that holds a stack; its `layers` map names on the disk to tensors.
 
     Names differ between disk and memory, so a list is told by the values of its tensors: each of
     its layers shares one with the same layer on the disk that no other layer has.
@@ -54,7 +68,7 @@ def find_lists(
     """
     on_disk = [_values(layer.values()) for layer in layers]
     found = tuple(
-        LayerList(path=path, sources=sources)
+        LayerList(stack=stack, path=path, sources=sources)
         for path, module in model.named_modules(remove_duplicate=False)
         if _is_list(module, len(layers)) and _holds(module, on_disk)
     )
@@ -76,13 +90,18 @@ def compose(model: Any, lists: Sequence[LayerList]) -> Any:
             copies = [copy.deepcopy(before[source]) for source in entry.sources]
             replaced[id(before)] = type(before)(*_packed(before, copies))
         setattr(parent, name, replaced[id(before)])
-        _gather(vars(parent), entry)
+        for part in _around(reference, owner):
+            _gather(vars(part), entry)
+            _count_anew(vars(part), entry)
+            _renumber(vars(part), entry)
     for layers in replaced.values():
         inner |= {id(module) for module in layers.modules()}
     outside = (module for module in reference.modules() if id(module) not in inner)
     for config in _configs(outside):
         for entry in lists:
             _gather(vars(config), entry)
+            if _count_anew(vars(config), entry):
+                _renumber(vars(config), entry)
     return reference
 
 
@@ -90,15 +109,55 @@ def _packed(before: Any, copies: list[Any]) -> list[Any]:
     return copies if isinstance(before, torch.nn.Sequential) else [copies]
 
 
+def _around(model: Any, path: str) -> Iterator[Any]:
+    """The module at `path` and all that it lies in."""
+    while path:
+        yield model.get_submodule(path)
+        path = path.rpartition(".")[0]
+    yield model
+
+
 def _gather(fields: dict[str, Any], entry: LayerList) -> None:
     for name in _BY_PLACE:
         values = fields.get(name)
         if isinstance(values, list) and len(values) == entry.before:
             fields[name] = [values[source] for source in entry.sources]
-    # Loops of the form `for layer in self.layers[: config.num_hidden_layers]`.
-    for name in _COUNTS:
-        if type(fields.get(name)) is int and fields[name] == entry.before:
-            fields[name] = len(entry.sources)
+    for name in _NUMBERS:
+        if isinstance(numbers := fields.get(name), list):
+            fields[name] = [
+                place for place, source in enumerate(entry.sources) if source in numbers
+            ]
+
+
+def _count_anew(fields: dict[str, Any], entry: LayerList) -> bool:
+    """Loops of the form `for layer in self.layers[: config.num_hidden_layers]`; whether there is
+    a count."""
+    counts = [
+        name for name in _COUNTS if type(fields.get(name)) is int and fields[name] == entry.before
+    ]
+    fields |= dict.fromkeys(counts, len(entry.sources))
+    return bool(counts)
+
+
+def _renumber(fields: dict[str, Any], entry: LayerList) -> None:
+    """Before the seam a hidden state keeps its number; behind it, it counts from the last layer."""
+    after = len(entry.sources)
+    moved = {
+        state: state
+        if entry.sources[:state] == tuple(range(state))
+        else state + after - entry.before
+        for state in range(entry.before + 1)
+    }
+    for name, first in _STATES.items():
+        if isinstance(numbers := fields.get(name), list | tuple):
+            fields[name] = [moved.get(number + first, number + first) - first for number in numbers]
+    stages = [f"stage{state}" for state in moved]
+    if fields.get("stage_names", ["", *stages[1:]])[1:] == stages[1:]:
+        if "stage_names" in fields:
+            fields["stage_names"] = ["stem", *(f"stage{state}" for state in range(1, after + 1))]
+        if features := fields.get("_out_features"):
+            renamed = {stages[state]: f"stage{moved[state]}" for state in moved}
+            fields["_out_features"] = [renamed.get(feature, feature) for feature in features]
 
 
 def _configs(modules: Iterable[Any]) -> Iterator[Any]:
@@ -113,7 +172,11 @@ def _configs(modules: Iterable[Any]) -> Iterator[Any]:
 
 
 def _is_list(module: Any, length: int) -> bool:
-    return isinstance(module, torch.nn.ModuleList | torch.nn.Sequential) and len(module) == length
+    return (
+        isinstance(module, torch.nn.ModuleList | torch.nn.Sequential)
+        and len(module) == length
+        and all(layer is not None for layer in module)
+    )
 
 
 def _holds(module: Any, on_disk: Sequence[set[bytes]]) -> bool:

@@ -213,13 +213,20 @@ def _samples(config: Any) -> Iterator[Main]:
 
 
 def _series(config: Any) -> Iterator[Main]:
-    length = next(_first(config, ("context_length",)), 64)
+    lags = max(getattr(config, "lags_sequence", None) or [0])
+    length = next(_first(config, ("context_length",)), 64) + lags
+    ahead = next(_first(config, ("prediction_length",)), 1)
     channels = next(_first(config, ("num_input_channels",)), 1)
+    features = getattr(config, "num_time_features", 0)
     for shape in ((length, channels), (length,)):
         yield {
             "past_values": _random(BATCH, *shape),
             "past_values_padding": torch.zeros(BATCH, *shape),
             "freq": torch.zeros(BATCH, 1, dtype=torch.long),
+            "past_time_features": _random(BATCH, length, features),
+            "past_observed_mask": torch.ones(BATCH, *shape),
+            "future_values": _random(BATCH, ahead, *shape[1:]),
+            "future_time_features": _random(BATCH, ahead, features),
         }
 
 

@@ -11,7 +11,7 @@ import gc
 import re
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -25,7 +25,7 @@ import transformers.modeling_utils  # noqa: F401
 from dus_cli.documents import write_documents
 from dus_cli.errors import DusError
 from dus_cli.execute.write import execute
-from dus_cli.format.checkpoint import Checkpoint, open_checkpoint
+from dus_cli.format.checkpoint import open_checkpoint
 from dus_cli.model.architecture import may_be_layers
 from dus_cli.model.stack import find_stacks
 from dus_cli.plan import plan_upscale
@@ -73,7 +73,7 @@ def judge(model_type: str, trace: Trace | None = None) -> Judgement:
         rules: dict[str, None] = {}
         rulings = []
         for drop in DROPS:
-            ruling, scaling = rule(original, UpscaleRequest(drop=drop), trace)
+            ruling, scaling = rule(original, drop, trace=trace)
             rulings.append(ruling)
             if scaling is not None:
                 stacks |= dict.fromkeys(scaled.counted.stack.prefix for scaled in scaling.scaled)
@@ -81,8 +81,7 @@ def judge(model_type: str, trace: Trace | None = None) -> Judgement:
         named = {}
         for stack in find_stacks([name for _, name, _ in open_checkpoint(source).tensors()]):
             if may_be_layers(stack) and (stack.prefix,) != tuple(stacks):
-                request = UpscaleRequest(drop=DROPS[0], stack=stack.prefix)
-                named[stack.prefix], _ = rule(original, request, trace)
+                named[stack.prefix], _ = rule(original, DROPS[0], stack=stack.prefix, trace=trace)
     return Judgement(
         model_class=model_class.__name__,
         stacks=tuple(stacks),
@@ -93,23 +92,30 @@ def judge(model_type: str, trace: Trace | None = None) -> Judgement:
 
 
 def rule(
-    original: Original, request: UpscaleRequest, trace: Trace | None = None
+    original: Original, drop: int, *, stack: str | None = None, trace: Trace | None = None
 ) -> tuple[Ruling, Scaling | None]:
-    """What becomes of the model under a request; no scaling if dus refuses.
+    """What dus makes of the model for this m, and of the stack that is named; no scaling if it
+    refuses.
 
     Raises NotBuiltError where what transformers loaded is too incomplete to tell.
     """
     with tempfile.TemporaryDirectory(prefix="deep-", dir=original.folder.parent) as place:
         target = Path(place) / "deep"
         try:
-            scaling = upscale(original.folder, target, request)
+            scaling = upscale(original.folder, target, UpscaleRequest(drop=drop, stack=stack))
         except DusError as error:
             return Ruling(verdict=Verdict.REFUSED, reason=error.message), None
-        deep, said = load(type(original.model), target)
+        except Exception as error:  # a bug, which must not pass for a model that cannot be built
+            return Ruling(verdict=Verdict.WRONG, reason=f"dus fails: {_described(error)}"), None
+        try:
+            deep, said = load(type(original.model), target)
+        except Exception as error:  # foreign code, which loads the original
+            reason = f"does not load: {_described(error)}"
+            return Ruling(verdict=Verdict.WRONG, reason=reason), scaling
     try:
         if new := _unnumbered(said) - _unnumbered(original.complaints):
             raise WrongError(f"loading complains: {', '.join(sorted(new))}")
-        lists = lists_of(original.model, open_checkpoint(original.folder), scaling)
+        lists = lists_of(original, scaling, drop)
         sound = not original.complaints
         return compare(original.model, deep, lists, sound=sound, trace=trace), scaling
     except NoListError as error:
@@ -149,8 +155,12 @@ def upscale(source: Path, target: Path, request: UpscaleRequest) -> Scaling:
     return plan.scaling
 
 
-def lists_of(model: Any, checkpoint: Checkpoint, scaling: Scaling) -> tuple[LayerList, ...]:
-    """The lists in memory of all stacks that were scaled; raises NoListError."""
+def lists_of(original: Original, scaling: Scaling, drop: int) -> tuple[LayerList, ...]:
+    """The lists in memory of all stacks that were scaled, and what the paper makes of them.
+
+    Raises NoListError.
+    """
+    checkpoint = open_checkpoint(original.folder)
     tensors = {
         name: tensor
         for shard in checkpoint.shards
@@ -158,13 +168,15 @@ def lists_of(model: Any, checkpoint: Checkpoint, scaling: Scaling) -> tuple[Laye
     }
     found: list[LayerList] = []
     for scaled in scaling.scaled:
-        stack = scaled.counted.stack
-        layers: list[dict[str, Any]] = [{} for _ in range(scaled.counted.layer_count)]
+        stack, n = scaled.counted.stack, scaled.counted.layer_count
+        layers: list[dict[str, Any]] = [{} for _ in range(n)]
         for name, tensor in tensors.items():
             layer = stack.layer_of(name)
-            if layer is not None and layer < len(layers):
+            if layer is not None and layer < n:
                 layers[layer][name] = tensor
-        found += find_lists(model, layers, scaled.layer_map.sources)
+        # Not scaled.layer_map: what dus did is what is judged.
+        sources = (*range(n - drop), *range(drop, n))
+        found += find_lists(original.model, stack.prefix, layers, sources)
     return tuple(found)
 
 
@@ -188,7 +200,10 @@ def compare(
     if not sound:
         return Ruling(verdict=Verdict.WEIGHTS_ONLY, reason="its own files do not hold all weights")
     compare_weights(reference, deep)
-    exchanged = compose(model, [_exchanged(entry) for entry in lists])
+    exchanged = [
+        compose(model, [_exchanged(entry) if entry.stack == stack else entry for entry in lists])
+        for stack in dict.fromkeys(entry.stack for entry in lists)
+    ]
     faults: list[str] = []
     for feed in feeds(reference, tuple(entry.path for entry in lists)):
         fault = _fault(reference, exchanged, feed)
@@ -221,8 +236,9 @@ def compare_weights(reference: Any, deep: Any) -> None:
             raise WrongError(f"{name} has other values")
 
 
-def _fault(reference: Any, exchanged: Any, feed: Feed) -> str | None:
-    """Why an input proves nothing: it must be taken, give one result twice, and tell layers."""
+def _fault(reference: Any, exchanged: Sequence[Any], feed: Feed) -> str | None:
+    """Why an input proves nothing: it must be taken, give one result twice, and another one of
+    every model of `exchanged`, in which two layers of one stack have changed places."""
     try:
         once, again = outputs(reference, feed), outputs(reference, feed)
     except Exception as error:  # most candidates are not for this class
@@ -232,11 +248,13 @@ def _fault(reference: Any, exchanged: Any, feed: Feed) -> str | None:
         return "gives no finite number"
     if not _equal(once, again):
         return "gives two results for one input"
-    try:
-        other = outputs(exchanged, feed)
-    except Exception:  # layers of two kinds in each other's place: noticed
-        return None
-    return "gives the same with two layers exchanged" if _equal(once, other) else None
+    for other in exchanged:
+        try:
+            if _equal(once, outputs(other, feed)):
+                return "gives the same with two layers exchanged"
+        except Exception:  # noqa: S112 layers of two kinds in each other's place: noticed
+            continue
+    return None
 
 
 def _described(error: Exception) -> str:
@@ -246,7 +264,7 @@ def _described(error: Exception) -> str:
 
 def _exchanged(entry: LayerList) -> LayerList:
     *rest, one, other = entry.sources  # Never two copies of one layer.
-    return LayerList(path=entry.path, sources=(*rest, other, one))
+    return replace(entry, sources=(*rest, other, one))
 
 
 def _equal(one: Sequence[Any], other: Sequence[Any]) -> bool:

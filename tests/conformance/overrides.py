@@ -110,6 +110,8 @@ OVERRIDES: Final[Overrides] = {
         "vocabulary_map": {"<image>": 90, "<|extra_200|>": 91, "<|visual token 000000|>": 92},
     },
     "emu3_vqgan": {"base_channels": 32, "channel_multiplier": [1, 1, 2]},
+    "eomt": {"num_blocks": 2},
+    "eomt_dinov3": {"num_blocks": 2},
     "ernie4_5_moe": {
         "moe_layer_interval": 2,
         "moe_layer_start_index": 1,
@@ -210,6 +212,10 @@ OVERRIDES: Final[Overrides] = {
     },
     "mobilebert": {"hidden_size": 64, "intra_bottleneck_size": 32, "true_hidden_size": 32},
     "molmo2_adapter": {"vision_feature_layer": [5, 3]},
+    "molmo2_text": {
+        "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
+        "rope_scaling_layers": [1, 3],
+    },
     "moonshine": {"encoder_num_key_value_heads": 4, "decoder_num_key_value_heads": 4},
     "moonshine_streaming": {"num_key_value_heads": 4},
     "moonshine_streaming_encoder": {
@@ -243,7 +249,6 @@ OVERRIDES: Final[Overrides] = {
     },
     "pocket_tts": {"flow_head_config": {"condition_dim": 32}},
     "qwen2": _FROM_LAYER_2,
-    "qwen2_5_omni": {"enable_audio_output": False},
     "qwen2_5_omni_bigvgan": {"upsample_initial_channel": 64},
     "qwen2_5_omni_text": {**_mrope(2, 1, 1), **_FROM_LAYER_2},
     "qwen2_5_vl_text": {**_mrope(2, 1, 1), **_FROM_LAYER_2},
@@ -291,6 +296,7 @@ OVERRIDES: Final[Overrides] = {
     "vibevoice_acoustic_tokenizer": {"num_filters": 2},
     "vibevoice_acoustic_tokenizer_decoder": {"num_filters": 2},
     "vibevoice_acoustic_tokenizer_encoder": {"num_filters": 2},
+    "videomt": {"num_blocks": 2},
     "videoprism_vision_model": {"num_frames": 2, "image_size": 36},
     "vivit": {"num_frames": 4, "image_size": 32},
     "xmod": {"default_language": "en_XX"},

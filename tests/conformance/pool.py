@@ -10,7 +10,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Final
 
 JOBS: Final = 2
-SECONDS: Final = 60
+SECONDS: Final = 180
 BYTES: Final = 3 << 30
 """Address space of one process."""
 

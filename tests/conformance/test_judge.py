@@ -1,65 +1,179 @@
-"""The judge notices what is wrong; runs where torch and transformers are."""
+"""The judge notices what is wrong: results that are tampered with, each in one way; runs where
+torch and transformers are."""
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("torch", reason="needs the extra `conformance`")
 pytest.importorskip("transformers", reason="needs the extra `conformance`")
 
+import torch
+
 from dus_cli.format.checkpoint import open_checkpoint
-from dus_cli.scaling import UpscaleRequest
+from dus_cli.model.layer_map import LayerMap
+from dus_cli.scaling import Scaling, UpscaleRequest
+from tests.conformance import judge
 from tests.conformance.build import build, quiet, save
-from tests.conformance.compose import LayerList
-from tests.conformance.judge import WrongError, compare, lists_of, load, upscale
+from tests.conformance.judge import Original, load, rule, upscale
 from tests.conformance.verdicts import Verdict
 
 pytestmark = pytest.mark.filterwarnings("default")
 
+COUNTS = {
+    "llama": "num_hidden_layers",
+    "cohere2": "num_hidden_layers",
+    "qwen3_moe": "num_hidden_layers",
+    "bart": "decoder_layers",
+}
+"""Types whose layers are alike, or of kinds by a list, or by a list of layer numbers; and one that
+has an encoder and a decoder. With the field that counts the last stack's layers."""
+
+Original_of = Callable[[str], Original]
+Tamper = Callable[[Path, str], None]
+"""Spoils a result in a folder, given the type."""
+
 
 @pytest.fixture(autouse=True, scope="module")
-def one_quiet_thread() -> None:
+def one_quiet_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
     quiet()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Original_of:
+    """Builds and saves a model of a type, once."""
+
+    @functools.cache
+    def made(model_type: str) -> Original:
+        folder = tmp_path_factory.mktemp(model_type) / "source"
+        built = build(model_type)
+        save(built, folder)
+        model, complaints = load(type(built.model), folder)
+        return Original(folder=folder, model=model, complaints=complaints)
+
+    return made
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+def write_config(folder: Path, **fields: Any) -> None:
+    text = json.dumps(read_config(folder) | fields)
+    (folder / "config.json").write_text(text, encoding="utf-8")
+
+
+def one_layer_less(folder: Path, model_type: str) -> None:
+    field = COUNTS[model_type]
+    write_config(folder, **{field: read_config(folder)[field] - 1})
+
+
+def one_layer_more(folder: Path, model_type: str) -> None:
+    field = COUNTS[model_type]
+    write_config(folder, **{field: read_config(folder)[field] + 1})
+
+
+def one_bit(folder: Path, model_type: str) -> None:
+    """Flips the lowest bit of the first number of the first norm in the last layer."""
+    del model_type
+    checkpoint = open_checkpoint(folder)
+    shard, _, info = max(
+        (entry for entry in checkpoint.tensors() if "norm.weight" in entry[1]),
+        key=lambda entry: entry[1].split("."),
+    )
+    path = folder / shard.name
+    content = bytearray(path.read_bytes())
+    content[shard.header.data_start + info.begin] ^= 1
+    path.write_bytes(content)
+
+
+def judged_after(
+    tamper: Tamper, original: Original, model_type: str, monkeypatch: pytest.MonkeyPatch
+) -> Verdict:
+    def spoiled(source: Path, target: Path, request: UpscaleRequest) -> Scaling:
+        scaling = upscale(source, target, request)
+        tamper(target, model_type)
+        return scaling
+
+    monkeypatch.setattr(judge, "upscale", spoiled)
+    return rule(original, 1)[0].verdict
+
+
+@pytest.mark.parametrize("model_type", COUNTS)
+def test_what_dus_makes_is_right(model_type: str, original: Original_of) -> None:
+    assert rule(original(model_type), 1)[0].verdict is Verdict.RIGHT
+
+
+@pytest.mark.parametrize("tamper", [one_layer_less, one_layer_more, one_bit])
+@pytest.mark.parametrize("model_type", COUNTS)
+def test_a_result_that_was_tampered_with_is_wrong(
+    model_type: str, tamper: Tamper, original: Original_of, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict = judged_after(tamper, original(model_type), model_type, monkeypatch)
+    assert verdict is Verdict.WRONG
 
 
 @pytest.mark.parametrize(
-    ("sources", "verdict"),
+    "sources",
     [
-        pytest.param((0, 1, 2, 3, 1, 2, 3, 4), Verdict.RIGHT, id="the paper's map"),
-        pytest.param((0, 1, 2, 3, 2, 2, 3, 4), Verdict.WRONG, id="wrong seam"),
-        pytest.param((0, 1, 3, 2, 1, 2, 3, 4), Verdict.WRONG, id="two layers swapped"),
+        pytest.param((0, 1, 2, 2, 1, 2, 3, 4), id="a layer before the seam"),
+        pytest.param((0, 1, 2, 3, 2, 2, 3, 4), id="a layer behind the seam"),
+        pytest.param((0, 1, 2, 2, 3, 4), id="another m"),
+        pytest.param((0, 1, 2, 3, 0, 1, 2, 3, 4), id="not cut behind the seam"),
+        pytest.param((0, 2, 1, 3, 1, 2, 3, 4), id="two layers swapped"),
+        pytest.param((0, 1, 2, 3, 1, 2, 4, 3), id="the last two swapped"),
     ],
 )
-def test_only_the_right_layers_are_right(
-    sources: Sequence[int], verdict: Verdict, tmp_path: Path
+@pytest.mark.parametrize("model_type", COUNTS)
+def test_other_layers_than_the_papers_are_wrong(
+    model_type: str,
+    sources: Sequence[int],
+    original: Original_of,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    built = build("cohere2")
-    save(built, tmp_path / "source")
-    upscale(tmp_path / "source", tmp_path / "deep", UpscaleRequest(drop=1))
-    original, _ = load(type(built.model), tmp_path / "source")
-    deep, _ = load(type(built.model), tmp_path / "deep")
-    lists = [LayerList(path="model.layers", sources=tuple(sources))]
-    if verdict is Verdict.RIGHT:
-        assert compare(original, deep, lists).verdict is verdict
-    else:
-        with pytest.raises(WrongError, match="has other values"):
-            compare(original, deep, lists)
+    ours = original(model_type)
+    monkeypatch.setattr(LayerMap, "depth_upscale", lambda n, m: LayerMap(sources=tuple(sources)))
+    assert rule(ours, 1)[0].verdict is Verdict.WRONG
 
 
-def test_a_list_that_was_not_gathered_gives_another_output(tmp_path: Path) -> None:
-    built = build("cohere2")
-    save(built, tmp_path / "source")
-    scaling = upscale(tmp_path / "source", tmp_path / "deep", UpscaleRequest(drop=1))
-    path = tmp_path / "deep" / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    before = config["layer_types"]
-    config["layer_types"] = before[::-1]
-    assert config["layer_types"] != before
-    path.write_text(json.dumps(config), encoding="utf-8")
-    original, _ = load(type(built.model), tmp_path / "source")
-    deep, _ = load(type(built.model), tmp_path / "deep")
-    lists = lists_of(original, open_checkpoint(tmp_path / "source"), scaling)
-    with pytest.raises(WrongError, match="gives another output"):
-        compare(original, deep, lists)
+@pytest.mark.parametrize(
+    ("model_type", "field"),
+    [
+        ("cohere2", "layer_types"),
+        ("granite_swa", "layer_rope_theta"),
+        ("minicpm3", "scale_depth"),
+        ("molmo2_text", "rope_scaling_layers"),
+        ("qwen3_moe", "mlp_only_layers"),
+    ],
+)
+def test_a_field_that_says_what_it_did_of_the_shallow_model_is_wrong(
+    model_type: str, field: str, original: Original_of, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = read_config(original(model_type).folder)[field]
+
+    def as_before(folder: Path, model_type: str) -> None:
+        del model_type
+        after = read_config(folder)[field]
+        # Long enough to be taken for the deeper model's.
+        stale = (before * 2)[: len(after)] if isinstance(before, list) else before
+        assert stale != after
+        write_config(folder, **{field: stale})
+
+    assert judged_after(as_before, original(model_type), model_type, monkeypatch) is Verdict.WRONG
+
+
+def test_an_input_that_does_not_reach_the_layers_proves_nothing(original: Original_of) -> None:
+    ours = original("blip")
+    told: list[str] = []
+    rule(ours, 1, stack="vision_model.encoder.layers", trace=told.append)
+    text, *_ = told
+    assert text.endswith("gives the same with two layers exchanged") or "Error" in text
+    assert "pixel_values" in told[-1] and told[-1].endswith("sees the layers")

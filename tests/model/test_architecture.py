@@ -431,3 +431,43 @@ def test_a_row_of_convolutions_in_a_part_does_not_bear_its_name() -> None:
     layers = (f"encoder.layers.{layer}.{name}" for layer in range(4) for name in TWO)
     (chosen,) = choose_stacks({"encoder_config": text(4)}, find_stacks([*rows, *layers]))
     assert chosen.stack.prefix == "encoder.layers"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "section"),
+    [
+        ("thinker.model.layers", ("thinker_config", "text_config")),
+        ("talker.model.layers", ("talker_config", "text_config")),
+        ("talker.code_predictor.model.layers", ("talker_config", "code_predictor_config")),
+    ],
+)
+def test_of_sections_with_one_count_the_one_that_fits_best_is_meant(
+    prefix: str, section: tuple[str, ...]
+) -> None:
+    config = {
+        "talker_config": {"text_config": text(4), "code_predictor_config": text(4)},
+        "thinker_config": {"text_config": text(4)},
+    }
+    found = stacks(
+        dict.fromkeys(
+            ("thinker.model.layers", "talker.model.layers", "talker.code_predictor.model.layers"), 4
+        )
+    )
+    (chosen,) = choose_stacks(config, found, prefix)
+    assert chosen.section == section
+
+
+def test_a_stack_in_a_part_of_both_sides_is_of_the_inner_one() -> None:
+    config = {"encoder_layers": 4, "decoder_layers": 4}
+    (chosen,) = choose_stacks(config, stacks({"pixel.decoder.encoder.layers": 4}))
+    assert chosen.count_fields == ("encoder_layers",)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields"),
+    [("xlstm", ("num_hidden_layers", "num_blocks")), ("eomt", ("num_hidden_layers",))],
+)
+def test_blocks_are_layers_but_in_some_types(model_type: str, fields: tuple[str, ...]) -> None:
+    config = {"model_type": model_type, "num_hidden_layers": 4, "num_blocks": 4}
+    (chosen,) = choose_stacks(config, stacks({"layers": 4}))
+    assert chosen.count_fields == fields

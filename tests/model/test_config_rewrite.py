@@ -698,3 +698,12 @@ def test_stacks_that_attend_to_each_other_are_refused_one_by_one() -> None:
     names = [*layer_names("model.layers", 4), *layer_names("vision_tower.layers", 3)]
     with pytest.raises(RequestError, match="pi0 cannot be up-scaled"):
         rewritten(config, names, 1)
+
+
+def test_a_sequence_halved_between_layers_stops_the_encoder_alone() -> None:
+    config = {"model_type": "informer", "encoder_layers": 4, "decoder_layers": 4}
+    names = [*layer_names("encoder.layers", 4), *layer_names("decoder.layers", 4)]
+    with pytest.raises(RequestError, match="distil"):
+        rewritten(config, names, 1)
+    assert rewritten(config, names, 1, stack="decoder.layers").config["decoder_layers"] == 6
+    assert rewritten({**config, "distil": False}, names, 1).config["encoder_layers"] == 6

@@ -73,10 +73,26 @@ def sound(torch: Any, generator: Any) -> dict[str, Any]:
     }
 
 
+def speech(torch: Any, generator: Any) -> dict[str, Any]:
+    """A mel spectrogram alone."""
+    return {"input_features": torch.randn(1, 64, 16, generator=generator)}
+
+
+def spoken_pair(torch: Any, generator: Any) -> dict[str, Any]:
+    """A mel spectrogram, and tokens for a decoder."""
+    tokens = torch.randint(3, 90, (1, 12), generator=generator)
+    return {**speech(torch, generator), "decoder_input_ids": tokens}
+
+
+def image(torch: Any, generator: Any) -> dict[str, Any]:
+    """Two small pictures."""
+    return {"pixel_values": torch.randn(2, 3, 16, 16, generator=generator)}
+
+
 def causal(name: str, stem: str, config: dict[str, Any], **options: Any) -> Family:
     """A family whose classes are called `{stem}Config` and `{stem}ForCausalLM`."""
-    options.setdefault("model_class", f"{stem}ForCausalLM")
-    return Family(name=name, config_class=f"{stem}Config", config=config, **options)
+    classes = {"config_class": f"{stem}Config", "model_class": f"{stem}ForCausalLM"}
+    return Family(name=name, config=config, **{**classes, **options})
 
 
 RIGHT = (
@@ -642,6 +658,143 @@ RIGHT = (
         stacks=("encoder.block", "decoder.block"),
         inputs=pair,
     ),
+    # What follows from the number of layers, or from a layer's place.
+    causal(
+        "minicpm3-residual-scale",
+        "MiniCPM3",
+        {
+            **BASE,
+            "num_key_value_heads": 4,
+            "q_lora_rank": 16,
+            "kv_lora_rank": 16,
+            "qk_nope_head_dim": 8,
+            "qk_rope_head_dim": 8,
+            "v_head_dim": 8,
+        },
+        layers=7,
+    ),
+    causal(
+        "muse-glimmer-by-rule",
+        "MuseGlimmer",
+        {**GROUPED, **WINDOW},
+        layers=7,
+        drop=3,
+        config_class="MuseGlimmerTextConfig",
+        model_class="MuseGlimmerTextModel",
+        stacks=("layers",),
+        file_edits={"layer_types": None, "layer_rope_theta": None},
+    ),
+    causal(
+        "nemotron-h-without-a-count",
+        "NemotronH",
+        {
+            **GROUPED,
+            "layers_block_type": [
+                "linear_attention",
+                "mlp",
+                "full_attention",
+                "linear_attention",
+                "mlp",
+            ],
+            "mamba_num_heads": 4,
+            "mamba_head_dim": 8,
+            "ssm_state_size": 4,
+            "n_groups": 1,
+            "chunk_size": 8,
+        },
+        file_edits={"num_hidden_layers": None},
+    ),
+    *(
+        Family(
+            name=f"switch-transformers-{name}",
+            config_class="SwitchTransformersConfig",
+            model_class="SwitchTransformersForConditionalGeneration",
+            config={
+                **T5,
+                "num_experts": 2,
+                "num_sparse_encoder_layers": 3,
+                "num_sparse_decoder_layers": 3,
+            },
+            layers=6,
+            count_field="num_layers",
+            also_counts=("num_decoder_layers",),
+            stacks=("encoder.block", "decoder.block"),
+            inputs=pair,
+            file_edits=edits,
+        )
+        for name, edits in (
+            ("even", {}),
+            ("without-steps", {"encoder_sparse_step": None, "decoder_sparse_step": None}),
+        )
+    ),
+    Family(
+        name="pegasus-x-even",
+        config_class="PegasusXConfig",
+        model_class="PegasusXForConditionalGeneration",
+        config={**BART, "block_size": 4, "num_global_tokens": 2},
+        layers=6,
+        count_field="encoder_layers",
+        also_counts=("decoder_layers",),
+        stacks=("model.encoder.layers", "model.decoder.layers"),
+        inputs=pair,
+    ),
+    Family(
+        name="longformer-windows",
+        config_class="LongformerConfig",
+        model_class="LongformerForMaskedLM",
+        config={**BASE, "attention_window": [4, 8, 12, 24, 8]},
+        stacks=("longformer.encoder.layer",),
+    ),
+    # Stacks that are chosen where there is no language model.
+    Family(
+        name="clip-vision-alone",
+        config_class="CLIPVisionConfig",
+        model_class="CLIPVisionModel",
+        config={**VISION},
+        stacks=("encoder.layers",),
+        inputs=image,
+    ),
+    Family(
+        name="siglip-vision-alone",
+        config_class="SiglipVisionConfig",
+        model_class="SiglipVisionModel",
+        config={**VISION},
+        stacks=("encoder.layers",),
+        inputs=image,
+    ),
+    Family(
+        name="dpt",
+        config_class="DPTConfig",
+        model_class="DPTForDepthEstimation",
+        config={
+            **VISION,
+            "backbone_out_indices": [0, 1, 2, 3],
+            "neck_hidden_sizes": [8, 8, 8, 8],
+            "fusion_hidden_size": 8,
+            "reassemble_factors": [4, 2, 1, 0.5],
+        },
+        drop=1,
+        stacks=("dpt.encoder.layer",),
+        inputs=image,
+    ),
+    Family(
+        name="parakeet-ctc",
+        config_class="ParakeetCTCConfig",
+        model_class="ParakeetForCTC",
+        config={
+            "vocab_size": 32,
+            "encoder_config": {
+                "hidden_size": 32,
+                "intermediate_size": 48,
+                "num_attention_heads": 4,
+                "num_hidden_layers": 5,
+                "num_mel_bins": 16,
+                "subsampling_conv_channels": 8,
+            },
+        },
+        stacks=("encoder.layers",),
+        inputs=speech,
+    ),
 )
 """Families that dus must get right, to the last bit."""
 
@@ -729,10 +882,22 @@ REFUSED = (
             config_class="SwitchTransformersConfig",
             model_class="SwitchTransformersForConditionalGeneration",
             config={**T5, "num_experts": 2, "num_sparse_encoder_layers": 2},
+            drop=1,
             count_field="num_layers",
             also_counts=("num_decoder_layers",),
         ),
-        "period",
+        "sparse_step",
+    ),
+    (
+        Family(
+            name="pegasus-x-odd",
+            config_class="PegasusXConfig",
+            model_class="PegasusXForConditionalGeneration",
+            config={**BART, "block_size": 4, "num_global_tokens": 2},
+            count_field="encoder_layers",
+            also_counts=("decoder_layers",),
+        ),
+        "stagger_local_blocks",
     ),
     (
         causal(

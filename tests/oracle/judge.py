@@ -20,7 +20,13 @@ from dus_cli.scaling import UpscaleRequest
 TOKENS = 24
 """Longer than every sliding window of the models here."""
 
-BY_PLACE = ("layer_types", "layers_block_type", "mlp_layer_types", "indexer_types")
+BY_PLACE = (
+    "layer_types",
+    "layers_block_type",
+    "mlp_layer_types",
+    "indexer_types",
+    "layer_rope_theta",
+)
 """Lists in a config that forward passes index by the place of a layer."""
 
 NUMBERS = ("layer_idx", "layer_id", "layer_number", "layer_index", "block_idx")
@@ -123,7 +129,7 @@ def logits(model: Any, family: Family, torch: Any) -> Any:
         inputs = {"input_ids": torch.randint(3, 90, (2, TOKENS), generator=generator)}
     with torch.no_grad():
         output = model(**inputs, use_cache=False) if _takes_cache(model) else model(**inputs)
-    return output[0] if isinstance(output, tuple) else output.logits
+    return output.logits if getattr(output, "logits", None) is not None else output[0]
 
 
 def _takes_cache(model: Any) -> bool:
