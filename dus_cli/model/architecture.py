@@ -464,7 +464,6 @@ def _that_say(section: Section, fields: Iterable[str], count: int) -> tuple[str,
 
 def _fields_for(section: Section, stack: LayerStack) -> tuple[list[str], list[str]]:
     """Count fields of one side (encoder or decoder) that fit the stack, and the general ones."""
-
     other = _NOT_LAYERS.get(_type_of(section), frozenset())
 
     def stated(names: Iterable[str]) -> list[str]:

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from dus_cli.errors import RequestError
 from dus_cli.model.features import FeatureField, moved_feature
 from dus_cli.model.layer_map import LayerMap
 from tests.model.rewriting import layer_names, rewritten
@@ -41,6 +42,18 @@ def test_states_before_the_seam_stay_and_later_ones_count_from_the_end(
 
 def test_a_state_without_a_number_of_its_own_is_not_mistaken_for_one() -> None:
     assert moved_feature(-1, LAYERS, 8, LayerMap.depth_upscale(8, 2)) == -1
+
+
+@pytest.mark.parametrize(
+    "fields", [{"out_indices": [3]}, {"out_indices": [-3]}, {"out_features": ["stage3"]}]
+)
+def test_a_state_of_a_layer_that_is_dropped_from_both_copies_is_refused(
+    fields: dict[str, Any],
+) -> None:
+    config = {"model_type": "dinov2", "num_hidden_layers": 5, **fields}
+    with pytest.raises(RequestError, match=r"asks for what layer 2 gives"):
+        rewritten(config, layer_names("encoder.layer", 5), 3)
+    assert rewritten(config, layer_names("encoder.layer", 5), 2).config["num_hidden_layers"] == 6
 
 
 @pytest.mark.parametrize(
