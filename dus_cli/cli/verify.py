@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,9 +21,12 @@ from dus_cli.errors import CheckpointError, OutputError, RequestError
 from dus_cli.findings import CHECKS, Finding, Group, Severity
 from dus_cli.format.checkpoint import Checkpoint, open_checkpoint
 from dus_cli.scaling import UpscaleRequest
-from dus_cli.sources.find import HubOptions, download, open_source
+from dus_cli.sources.find import HubOptions, download, open_source, streams
 from dus_cli.sources.local import Source
 from dus_cli.verify.verification import Verification
+
+if TYPE_CHECKING:
+    from dus_cli.verify.run import Digests
 
 FINDINGS_EXIT_CODE = 1
 """What a verification that found an error ends with; see docs/exit-codes.md."""
@@ -148,26 +151,36 @@ def verify_command(
                 open_source(path, options, hub.remarks(output), documents=True)
             )
             hub.tell_traffic(source, output)
+            title = source.repository.name if source.repository is not None else source.name
             upscaled = _upscale_request(base, drop, target_layers, stack, config_rule)
-            if deep or base is not None or checksums is not None or write_checksums is not None:
-                source = _with_weights(source, output)
-            of_base = replace(options, revision=None)
+            wanted = _open_base(base, replace(options, revision=None), opened, output)
+            bytes_too = deep or checksums is not None or write_checksums is not None
+            digests = None
+            if wanted is not None and not bytes_too:
+                digests = _digests(source, *wanted, upscaled)
+            if digests is None:
+                if bytes_too or wanted is not None:
+                    source = _with_weights(source, output)
+                if wanted is not None:
+                    found = _with_weights(wanted[0], output)
+                    wanted = (found, open_checkpoint(found.path, name=found.name))
             request = VerifyRequest(
                 deep=deep,
-                base=_open_base(base, of_base, opened, output),
+                base=wanted[1] if wanted is not None else None,
                 upscale=upscaled,
                 checksums=Path(checksums) if checksums is not None else None,
                 ignored=ignored,
                 strict=strict,
                 unfetched=source.unfetched,
+                digests=digests,
             )
             try:
                 with progress_bars(output) as progress:
-                    outcome = verify(source.path, request, name=source.name, progress=progress)
+                    outcome = verify(source.path, request, name=title, progress=progress)
             except CheckpointError as error:
                 if form in _FOR_CI:
                     # Whoever uploads the report finds one, and it does not say that all is well.
-                    _print(unreadable(source.name, error), form, source, output)
+                    _print(unreadable(title, error), form, source, output)
                 raise
             _print(outcome, form, source, output)
             if write_checksums is not None and outcome.valid:
@@ -180,13 +193,37 @@ def verify_command(
 
 def _open_base(
     name: str | None, options: HubOptions, opened: ExitStack, output: Output
-) -> Checkpoint | None:
+) -> tuple[Source, Checkpoint] | None:
     if name is None:
         return None
     found = opened.enter_context(open_source(name, options, hub.remarks(output)))
     hub.tell_traffic(found, output)
-    found = _with_weights(found, output)
-    return open_checkpoint(found.path, name=found.name)
+    return found, open_checkpoint(found.path, name=found.name, unfetched=found.unfetched)
+
+
+def _digests(
+    source: Source, of_base: Source, base: Checkpoint, upscaled: UpscaleRequest | None
+) -> "Digests | None":
+    """What stands for the weights of a model on the Hub; None where they have to be read."""
+    from dus_cli.verify.base import plan_of
+    from dus_cli.verify.base_digests import can_be_hashed
+    from dus_cli.verify.run import Digests
+
+    repository = source.repository
+    if repository is None:
+        return None
+
+    def stated(path: str) -> tuple[Any, str] | None:
+        file = repository.files.get(path)
+        return file.hasher() if file is not None else None
+
+    checkpoint = open_checkpoint(
+        source.path, name=source.name, unfetched=source.unfetched, report=lambda finding: None
+    )
+    plan = plan_of(checkpoint, base, upscaled, lambda finding: None)
+    if not can_be_hashed(checkpoint, plan, stated):
+        return None
+    return Digests(stated=stated, base_streams=streams(of_base, base))
 
 
 def _with_weights(source: Source, output: Output) -> Source:

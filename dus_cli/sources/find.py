@@ -17,7 +17,7 @@ from dus_cli.sources.names import SCHEME, HubName, nearest_names, parse_name
 from dus_cli.verify.record import RECORD
 
 if TYPE_CHECKING:
-    from dus_cli.sources.hub import ByteStream
+    from dus_cli.sources.hub import ByteStream, CachedStream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,17 +137,22 @@ def download(source: Source, checkpoint: Checkpoint, *, progress: bool) -> Path:
     return fetch(source.repository, needed_files(checkpoint), progress=progress)
 
 
-def streams(source: Source, checkpoint: Checkpoint) -> "Callable[[str], ByteStream | None]":
+def streams(
+    source: Source, checkpoint: Checkpoint
+) -> "Callable[[str], ByteStream | CachedStream | None]":
     """How to get the bytes of a mirrored source's files without keeping them; None for those that
-    the mirror or the Hub's cache holds."""
-    from dus_cli.sources.hub import ByteStream
+    the mirror holds."""
+    from dus_cli.sources.hub import ByteStream, CachedStream
 
     lengths = {shard.name: shard.header.data_start for shard in checkpoint.shards}
     repository = source.repository
 
-    def stream(path: str) -> ByteStream | None:
+    def stream(path: str) -> ByteStream | CachedStream | None:
         if repository is None or path in source.whole:
             return None
+        cached = repository.cached(path)
+        if cached is not None:
+            return CachedStream(cached)
         with open(source.path / path, "rb") as mirrored:
             return ByteStream(repository, path, head=mirrored.read(lengths.get(path, 0)))
 

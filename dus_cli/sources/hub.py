@@ -349,6 +349,31 @@ class ByteStream:
             )
 
 
+class CachedStream:
+    """The bytes of a file that lies in the Hub's cache."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 closed by __exit__
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read_into(self, begin: int, view: memoryview) -> None:
+        """Fills `view` with the bytes from offset `begin` on; raises CheckpointError."""
+        try:
+            self._file.seek(begin)
+            while view:
+                count = self._file.readinto(view)
+                if not count:
+                    raise CheckpointError(f"{self._file.name}: became shorter while it was read")
+                view = view[count:]
+        except OSError as error:
+            raise CheckpointError(f"{self._file.name}: cannot be read: {error.strerror}") from None
+
+
 def _remote_file(sibling: Any) -> RemoteFile:
     """A file as the Hub describes it, if it is one that can safely be made here."""
     path, size = sibling.rfilename, sibling.size

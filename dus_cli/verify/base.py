@@ -93,7 +93,7 @@ def compare_with_base(
     """
     comparisons = [_compare_tensors(checkpoint, base, plan, report, progress)]
     if not checkpoint.stands_alone:
-        _compare_config(checkpoint, plan, report)
+        compare_documents(checkpoint, plan, report)
         comparisons.append(_compare_files(checkpoint, base, plan, report, progress))
     return BaseProof(
         bytes_read=sum(comparison.bytes_read for comparison in comparisons),
@@ -159,7 +159,15 @@ def _check_record(record: Mapping[str, Json], plan: Plan, report: Report) -> Non
             )
 
 
-def _compare_config(checkpoint: Checkpoint, plan: Plan, report: Report) -> None:
+def compare_documents(checkpoint: Checkpoint, plan: Plan, report: Report) -> None:
+    """Reports where config.json and the other files that name layers are not what the rules make
+    of the source's."""
+    for path, content in plan.rewritten_files.items():
+        with reported(report, path, broken="base-file"):
+            held = read_small(checkpoint.folder / path, path, limit=_MAX_REWRITTEN_BYTES)
+            if held != content:
+                message = "is not what the rules make of the source's"
+                report(Finding(code="base-file", file=path, message=message))
     if checkpoint.config is None:
         report(Finding(code="base-config", file=plan.config_name, message="is missing"))
         return
@@ -179,12 +187,6 @@ def _compare_files(
     checkpoint: Checkpoint, base: Checkpoint, plan: Plan, report: Report, progress: Progress
 ) -> Comparison:
     claims: list[Claim] = []
-    for path, content in plan.rewritten_files.items():
-        with reported(report, path, broken="base-file"):
-            held = read_small(checkpoint.folder / path, path, limit=_MAX_REWRITTEN_BYTES)
-            if held != content:
-                message = "is not what the rules make of the source's"
-                report(Finding(code="base-file", file=path, message=message))
     for file in plan.carried_files:
         fault = _form_fault(checkpoint.folder / file.path, file.size)
         if fault is not None:

@@ -17,10 +17,21 @@ from dus_cli.verify.structure import verify_structure
 from dus_cli.verify.verification import Verification
 
 if TYPE_CHECKING:
+    from dus_cli.execute.write import Streams
     from dus_cli.verify.base import BaseProof
+    from dus_cli.verify.base_digests import Stated
 
 Progress: TypeAlias = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Given what is being done and how many bytes there are, a function that counts them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digests:
+    """The digests that are stated of a checkpoint's files, and how to read the files of its base
+    that do not lie on this disk."""
+
+    stated: "Stated"
+    base_streams: "Streams"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +41,8 @@ class VerifyRequest:
     `deep` reads the weights. `base` is the checkpoint that this one was made from; `upscale` says
     how, where no dus.json does. `checksums` is a manifest to compare with. `ignored` are codes of
     findings that do not count; `strict` makes warnings errors. `unfetched` are files of the
-    checkpoint of which only the size is right.
+    checkpoint of which only the size is right. `digests` stands for the weights that are not at
+    hand when the base is proved.
     """
 
     deep: bool = False
@@ -40,6 +52,7 @@ class VerifyRequest:
     ignored: frozenset[str] = frozenset()
     strict: bool = False
     unfetched: frozenset[str] = frozenset()
+    digests: "Digests | None" = None
 
 
 def verify(
@@ -72,7 +85,12 @@ def verify(
         from dus_cli.verify.base import plan_of
 
         plan = plan_of(checkpoint, request.base, request.upscale, report)
-        proof = prove(checkpoint, request.base, plan, report, progress)
+        if request.digests is not None:
+            proof = _prove_by_digests(
+                checkpoint, request.base, plan, request.digests, report, progress
+            )
+        else:
+            proof = prove(checkpoint, request.base, plan, report, progress)
         bytes_read += proof.bytes_read
         shared_bytes = proof.shared_bytes
     if request.checksums is not None:
@@ -132,6 +150,29 @@ def prove(
     total = plan.scaling.after.tensor_bytes + sum(file.size for file in plan.carried_files)
     with progress("comparing", total) as count:
         return compare_with_base(checkpoint, base, plan, report, progress=count)
+
+
+def _prove_by_digests(
+    checkpoint: Checkpoint,
+    base: Checkpoint,
+    plan: Plan,
+    digests: Digests,
+    report: Report,
+    progress: Progress,
+) -> "BaseProof":
+    from dus_cli.verify.base_digests import compare_digests
+
+    total = plan.scaling.after.tensor_bytes + sum(file.size for file in plan.carried_files)
+    with progress("hashing", total) as count:
+        return compare_digests(
+            checkpoint,
+            base,
+            plan,
+            digests.stated,
+            digests.base_streams,
+            report,
+            progress=count,
+        )
 
 
 def _compare_checksums(

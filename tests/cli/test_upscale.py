@@ -303,8 +303,8 @@ def test_ctrl_c_says_one_line_and_exits_130(tmp_path: Path) -> None:
     mistral_checkpoint(tmp_path / "model")
     # A second of waiting inside the writer, so that the signal meets it at work.
     program = (
-        "import time; from dus_cli.execute.copy import PieceCopier as C; real = C.copy\n"
-        "def slow(self, *work): print('busy', flush=True); time.sleep(1); real(self, *work)\n"
+        "import os, time; from dus_cli.execute.copy import PieceCopier as C; real = C.copy\n"
+        "def slow(self, *work): os.write(1, b'busy\\n'); time.sleep(1); real(self, *work)\n"
         "C.copy = slow\n"
         "from dus_cli.cli.app import main; main()"
     )
