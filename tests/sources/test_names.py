@@ -15,6 +15,7 @@ MISTRAL = "mistralai/Mistral-7B-v0.1"
     ("name", "repository", "revision"),
     [
         ("org/name", "org/name", None),
+        ("org/name/", "org/name", None),
         ("org/name@v1", "org/name", "v1"),
         (f"org/name@{COMMIT}", "org/name", COMMIT),
         ("org/name@refs/pr/1", "org/name", "refs/pr/1"),
@@ -45,7 +46,6 @@ def test_a_name_is_an_id_or_a_short_name_and_maybe_a_revision(
         "some-old-model",
         "a/b/c",
         "/a/b",
-        "a/b/",
         "./a",
         "../a",
         "~/a",
