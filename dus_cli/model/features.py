@@ -44,6 +44,7 @@ FEATURE_FIELDS: Final = (
         defaults=MappingProxyType({"dpt": (2, 5, 8, 11)}),
     ),
     FeatureField(name="vision_feature_layer", around=True),
+    FeatureField(name="select_layer", around=True),
 )
 
 _STAGE: Final = re.compile(r"stage(0|[1-9][0-9]{0,5})")
@@ -100,8 +101,7 @@ def _moved_state(state: int, layer_map: LayerMap, field: str) -> int:
     outputs = layer_map.outputs_of(state - 1)
     if not outputs:
         raise RequestError(
-            f"config.json: {field} asks for what layer {state - 1} gives, which is dropped from both "
-            "copies",
+            f"config.json: {field} asks for what layer {state - 1} gives, which neither copy holds",
             hint="Drop fewer layers.",
         )
     return outputs[-1] + 1

@@ -876,6 +876,13 @@ POSITION_RULES: Final = (
         expand=_shared_from_end,
     ),
     PositionRule(
+        field="cla_share_factor",
+        what="which layers share keys and values",
+        expand=lambda section, n: (
+            _phase("cla_share_factor")(section, n) if section.get("use_cla") else None
+        ),
+    ),
+    PositionRule(
         field="kv_source_layers",
         what="which layers share keys and values",
         expand=_sources_of_keys,
@@ -909,6 +916,8 @@ POSITION_RULES: Final = (
                     "full_attention_interval",
                     "layer_group_size",
                     "attn_layer_period",
+                    "dense_attention_every_n_layers",
+                    "mamba_step",
                 )
             ),
             *(
@@ -920,6 +929,7 @@ POSITION_RULES: Final = (
                     "interleave_moe_layer_step",
                     "moe_every_n_layers",
                     "moe_layer_freq",
+                    "moe_layer_frequency",
                 )
             ),
         )

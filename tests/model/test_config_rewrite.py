@@ -51,6 +51,9 @@ def test_order_of_keys_and_unknown_fields_are_kept() -> None:
         ("moe_layers_enum", "1,3", "1,3,5"),
         ("moe_layers_enum", " 0, 2", "0,2,4"),
         ("window_block_indices", [1, 3], [1, 3, 5]),
+        ("global_attn_idx", [0, 1, 3], [0, 1, 3, 5]),
+        ("attn", {"layers": [1], "num_heads": 4}, {"layers": [1, 3], "num_heads": 4}),
+        ("sliding_window_layout", [0, 1, 1, 0], [0, 1, 1, 1, 1, 0]),
         ("swiglu_limits", [None, 7, 8, 9], [None, 7, 8, 7, 8, 9]),
         # A number past the last layer would come into range in the deeper model.
         ("cross_attention_layers", [1, 3, 5], [1, 3, 5]),
@@ -365,6 +368,9 @@ def test_patterns_by_number_are_written_out(
         ("anything", {"full_attention_interval": 2}, 4, 1),
         ("anything", {"deepstack_visual_indexes": [0]}, 4, 1),
         ("anything", {"scale_depth": None}, 4, 1),
+        ("anything", {"moe_layer_frequency": 2}, 4, 1),
+        ("anything", {"use_cla": True, "cla_share_factor": 2}, 4, 1),
+        ("anything", {"use_cla": False, "cla_share_factor": 2}, 5, 1),
         ("eomt", {"num_blocks": 1}, 4, 1),
         ("blip_2_qformer", {"cross_attention_frequency": 2}, 4, 1),
         ("anything", {"decoder_sparse_step": 1, "moe_layer_freq": 1}, 4, 1),
@@ -391,6 +397,9 @@ def test_patterns_by_number_are_kept_where_they_come_out_right(
         ("mistral_large4_text", {"kv_source_layers": [0, 0, 2]}, 3, 1, "kv_source_layers"),
         ("qwen4_exp_text", {"ple_layer_ids": [2]}, 4, 1, "ple_layer_ids"),
         ("eomt", {"num_blocks": 2}, 4, 1, "num_blocks"),
+        ("anything", {"use_cla": True, "cla_share_factor": 2}, 5, 1, "cla_share_factor"),
+        ("anything", {"dense_attention_every_n_layers": 2}, 5, 1, "dense_attention_every_n_layers"),
+        ("anything", {"mamba_step": 2}, 5, 1, "mamba_step"),
         ("evolla", {"aligner_num_add_layers": 2}, 5, 1, "aligner_num_add_layers"),
         ("granite_speech_encoder", {}, 4, 1, "num_layers"),
         ("blip_2_qformer", {}, 3, 1, "cross_attention_frequency"),
@@ -416,10 +425,15 @@ def test_explicit_list_goes_before_the_rule() -> None:
     assert new["layer_types"] == [FULL, FULL, FULL, FULL, FULL, SLIDING]
 
 
-@pytest.mark.parametrize("model_type", ["albert", "gemma3n_text", "diffllama", "zamba2"])
+@pytest.mark.parametrize("model_type", ["albert", "gemma3n_text", "diffllama", "zamba2", "openelm"])
 def test_types_without_a_right_config_are_refused(model_type: str) -> None:
     with pytest.raises(RequestError, match=f"{model_type} cannot be up-scaled"):
         after(4, 1, model_type)
+
+
+def test_layers_in_groups_are_refused() -> None:
+    with pytest.raises(RequestError, match="kv_reuse_group is on"):
+        after(4, 1, "hymba", kv_reuse_group=[[1, 2]])
 
 
 def test_scale_by_the_number_of_a_layer_is_refused() -> None:
