@@ -62,8 +62,8 @@ FIELDS: Final = MappingProxyType(
         **_fields(
             FieldKind.REINDEX,
             """
-            attn.layers attn_layer_idx attn_layer_idxs attn_layer_indices bskcn_1 bskcn_2 bskcn_3 bskcn_4 cross_attention_layers
-            dual_attention_layers
+            attn.layers attn_layer_idx attn_layer_idxs attn_layer_indices bskcn_1 bskcn_2 bskcn_3
+            bskcn_4 cross_attention_layers dual_attention_layers
             full_attention_idx full_attn_idxs fullatt_block_indexes global_attn_idx
             global_attn_indexes hcl_layer_idxs hcm_layer_idxs hcs_layer_idxs hyena_layer_idxs
             local_layer_ids
