@@ -183,7 +183,7 @@ class Sandbox:
             env=self._environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
         printed = shell.stdout.decode("utf-8").replace(self.hub.url, HUB_URL)
@@ -241,6 +241,7 @@ def main() -> None:
         make_sandbox(options.folder)
     if not options.hub:
         return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with local_hub() as hub, contextlib.suppress(KeyboardInterrupt):
         settings = environment(hub, token=MEMBER)
         names = sorted(name for name in settings if name.startswith("HF_"))
