@@ -163,7 +163,7 @@ def choose_stacks(
     return tuple(
         replace(
             counted,
-            mirrors=_mirrors(config, counted, likely, own),
+            mirrors=_mirrors(config, counted, own),
             siblings=tuple(other.prefix for other in stacks if other is not counted.stack),
         )
         for counted in chosen
@@ -313,9 +313,7 @@ def _refuse_shared_count(
             )
 
 
-def _mirrors(
-    config: Section, counted: CountedStack, stacks: Sequence[LayerStack], own: _OwnSections
-) -> tuple[SectionPath, ...]:
+def _mirrors(config: Section, counted: CountedStack, own: _OwnSections) -> tuple[SectionPath, ...]:
     """Other sections that count the same stack: older files repeat `text_config` at the top."""
     found: list[SectionPath] = []
     if own[counted.stack.prefix]:
@@ -327,7 +325,6 @@ def _mirrors(
             continue
         again = _count(config, path, counted.stack)
         if again is not None and again.layer_count == counted.layer_count:
-            _refuse_shared_count(config, again, stacks, own)
             found.append(path)
     return tuple(found)
 

@@ -166,7 +166,10 @@ REFUSED_MODEL_TYPES: Final = MappingProxyType(
 """Model types for which `dus` knows no config.json that describes the up-scaled model."""
 
 COUPLED_MODEL_TYPES: Final = MappingProxyType(
-    {"pi0": "each layer of its expert attends to the same layer of the language model"}
+    {
+        "bridgetower": "layers of its text model and of its vision model run in pairs",
+        "pi0": "each layer of its expert attends to the same layer of the language model",
+    }
 )
 """Model types that are refused whatever part of them is to be scaled, going by the whole config."""
 

@@ -5,6 +5,7 @@ that states wanted values in fields.
 """
 
 import math
+import struct
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeAlias
 
@@ -39,11 +40,7 @@ def _not_a_number(field: str, value: Json) -> RequestError:
 def _places(value: Json, default: Iterable[int] = ()) -> dict[int, int]:
     """Where each number stands in a list of layer numbers; of `default` where there is no list."""
     numbers = value if isinstance(value, list) else default
-    places: dict[int, int] = {}
-    for place, number in enumerate(numbers):
-        if type(number) is int:
-            places.setdefault(number, place)
-    return places
+    return {number: place for place, number in enumerate(numbers) if type(number) is int}
 
 
 def unless(explicit: str, values: Expand) -> Expand:
@@ -301,11 +298,14 @@ def leads_glm5(section: Section, n: int) -> Values | None:
     ]
 
 
-_LARGEST_SCALE: Final = 1e100
+_LARGEST_SCALE: Final = 1e30
 
 
 def residual_scale(default: float | None) -> tuple[Expand, Encode]:
-    """MiniCPM divides its residual scale by the root of the number of layers."""
+    """MiniCPM divides its residual scale by the root of the number of layers.
+
+    Tensors are multiplied by it as a number of 32 bits, and so it is compared.
+    """
 
     def expand(section: Section, n: int) -> Values | None:
         scale = section.get("scale_depth", default)
@@ -313,15 +313,12 @@ def residual_scale(default: float | None) -> tuple[Expand, Encode]:
             return None
         if type(scale) not in (int, float) or not abs(scale) < _LARGEST_SCALE:
             raise _not_a_number("scale_depth", scale)
-        return [scale / math.sqrt(n)] * n
+        (single,) = struct.unpack("f", struct.pack("f", scale / math.sqrt(n)))
+        return [single] * n
 
     def encode(values: Values) -> dict[str, Json] | None:
         (wanted, *_), root = values, math.sqrt(len(values))
-        if not isinstance(wanted, float):
-            return None
-        scale = wanted * root
-        near = (scale, math.nextafter(scale, 0), math.nextafter(scale, math.inf))
-        return {"scale_depth": next((value for value in near if value / root == wanted), scale)}
+        return {"scale_depth": wanted * root} if isinstance(wanted, float) else None
 
     return expand, encode
 
