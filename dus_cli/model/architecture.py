@@ -163,7 +163,7 @@ def choose_stacks(
     return tuple(
         replace(
             counted,
-            mirrors=_mirrors(config, counted, own),
+            mirrors=_mirrors(config, counted, likely, own),
             siblings=tuple(other.prefix for other in stacks if other is not counted.stack),
         )
         for counted in chosen
@@ -313,19 +313,27 @@ def _refuse_shared_count(
             )
 
 
-def _mirrors(config: Section, counted: CountedStack, own: _OwnSections) -> tuple[SectionPath, ...]:
+def _mirrors(
+    config: Section, counted: CountedStack, stacks: Sequence[LayerStack], own: _OwnSections
+) -> tuple[SectionPath, ...]:
     """Other sections that count the same stack: older files repeat `text_config` at the top."""
     found: list[SectionPath] = []
-    if own[counted.stack.prefix]:
-        return ()
     for path in find_sections(config):
         if path == counted.section or len(path) > 1 or not _fits(path, counted.stack):
             continue
         if words_of(".".join(path)) & _SENSES or (path and not _is_text(path)):
             continue
         again = _count(config, path, counted.stack)
-        if again is not None and again.layer_count == counted.layer_count:
-            found.append(path)
+        if again is None or again.layer_count != counted.layer_count:
+            continue
+        # What counts a stack without a section of its own is about that one.
+        rest = [stack for stack in stacks if stack is not counted.stack and not own[stack.prefix]]
+        if own[counted.stack.prefix] and any(
+            not stack.missing_numbers and _fits(path, stack) and _count(config, path, stack)
+            for stack in rest
+        ):
+            continue
+        found.append(path)
     return tuple(found)
 
 

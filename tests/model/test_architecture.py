@@ -500,3 +500,9 @@ def test_a_count_at_the_top_is_not_about_a_stack_with_a_section_of_its_own() -> 
     found = stacks({"text_model.layers": 4, "cross_modal_layers": 4})
     (chosen,) = choose_stacks(config, found, "cross_modal_layers")
     assert chosen.section == ()
+
+
+def test_a_count_at_the_top_that_no_other_stack_has_repeats_that_of_a_section() -> None:
+    config = {"num_hidden_layers": 4, "model_config": {"num_layers": 4}}
+    (chosen,) = choose_stacks(config, stacks({"model.layers": 4}))
+    assert {chosen.section, *chosen.mirrors} == {(), ("model_config",)}
