@@ -318,17 +318,22 @@ def _mirrors(
 ) -> tuple[SectionPath, ...]:
     """Other sections that count the same stack: older files repeat `text_config` at the top."""
     found: list[SectionPath] = []
-    if own[counted.stack.prefix]:
-        return ()
     for path in find_sections(config):
         if path == counted.section or len(path) > 1 or not _fits(path, counted.stack):
             continue
         if words_of(".".join(path)) & _SENSES or (path and not _is_text(path)):
             continue
         again = _count(config, path, counted.stack)
-        if again is not None and again.layer_count == counted.layer_count:
-            _refuse_shared_count(config, again, stacks, own)
-            found.append(path)
+        if again is None or again.layer_count != counted.layer_count:
+            continue
+        # What counts a stack without a section of its own is about that one.
+        rest = [stack for stack in stacks if stack is not counted.stack and not own[stack.prefix]]
+        if own[counted.stack.prefix] and any(
+            not stack.missing_numbers and _fits(path, stack) and _count(config, path, stack)
+            for stack in rest
+        ):
+            continue
+        found.append(path)
     return tuple(found)
 
 
@@ -464,7 +469,6 @@ def _that_say(section: Section, fields: Iterable[str], count: int) -> tuple[str,
 
 def _fields_for(section: Section, stack: LayerStack) -> tuple[list[str], list[str]]:
     """Count fields of one side (encoder or decoder) that fit the stack, and the general ones."""
-
     other = _NOT_LAYERS.get(_type_of(section), frozenset())
 
     def stated(names: Iterable[str]) -> list[str]:

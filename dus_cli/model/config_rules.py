@@ -53,18 +53,20 @@ FIELDS: Final = MappingProxyType(
             compress_ratios
             hybrid_layer_pattern hybrid_override_pattern index_topk_pattern indexer_types
             intermediate_size layer_rope_theta layer_types layers_block_type mlp_layer_types
-            moe_layer_freq no_rope_layers num_attention_heads_per_layer
-            num_key_value_heads_per_layer pyramid_num_routed sparse_attention_freq
-            swiglu_limits swiglu_limits_shared
+            moe_layer_freq moe_layer_layout no_rope_layers num_attention_heads_per_layer
+            num_key_value_heads_per_layer pyramid_num_routed rope_layout
+            sliding_window_layout sparse_attention_freq swiglu_limits swiglu_limits_shared
             """,
         ),
         **_fields(FieldKind.REKEY, "per_layer_config"),
         **_fields(
             FieldKind.REINDEX,
             """
-            attn_layer_indices bskcn_1 bskcn_2 bskcn_3 bskcn_4 cross_attention_layers
-            dual_attention_layers
-            full_attn_idxs fullatt_block_indexes global_attn_indexes local_layer_ids
+            attn.layers attn_layer_idx attn_layer_idxs attn_layer_indices bskcn_1 bskcn_2 bskcn_3
+            bskcn_4 cross_attention_layers dual_attention_layers
+            full_attention_idx full_attn_idxs fullatt_block_indexes global_attn_idx
+            global_attn_indexes hcl_layer_idxs hcm_layer_idxs hcs_layer_idxs hyena_layer_idxs
+            local_layer_ids
             mlp_only_layers moe_layers moe_layers_enum rope_scaling_layers window_block_indices
             """,
         ),
@@ -145,8 +147,10 @@ _REFUSALS: Final = (
     ("fastspeech2_conformer", "its layer counts are repeated in sections of their own"),
     ("flaubert xlm", "its layers lie in four parallel lists"),
     ("idefics", "cross-attention layers between its layers are a second list"),
+    ("openelm", "how many heads a layer has follows from those of the first and the last one"),
+    ("phi4flash", "the second half of its layers reads what the first half keeps"),
     (
-        "minimax_m1 minimax_text_01",
+        "bailing_moe_linear minimax_m1 minimax_text_01",
         "the decay of a layer's attention is computed from the layer's number",
     ),
     ("neomme", "its windows and its residual scale follow from numbers that no field states"),
@@ -162,12 +166,16 @@ REFUSED_MODEL_TYPES: Final = MappingProxyType(
 """Model types for which `dus` knows no config.json that describes the up-scaled model."""
 
 COUPLED_MODEL_TYPES: Final = MappingProxyType(
-    {"pi0": "each layer of its expert attends to the same layer of the language model"}
+    {
+        "bridgetower": "layers of its text model and of its vision model run in pairs",
+        "pi0": "each layer of its expert attends to the same layer of the language model",
+    }
 )
 """Model types that are refused whatever part of them is to be scaled, going by the whole config."""
 
 REFUSING_FIELDS: Final = MappingProxyType(
     {
+        "kv_reuse_group": "layers share keys and values by their numbers",
         "scale_attn_by_inverse_layer_idx": "attention is scaled by the layer's number",
     }
 )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from dus_cli.errors import RequestError
 from dus_cli.format.strict_json import Json
 from dus_cli.model.layer_map import LayerMap
 
@@ -43,13 +44,17 @@ FEATURE_FIELDS: Final = (
         defaults=MappingProxyType({"dpt": (2, 5, 8, 11)}),
     ),
     FeatureField(name="vision_feature_layer", around=True),
+    FeatureField(name="select_layer", around=True),
 )
 
 _STAGE: Final = re.compile(r"stage(0|[1-9][0-9]{0,5})")
 
 
 def moved_feature(value: Json, named: FeatureField, n: int, layer_map: LayerMap) -> Json:
-    """The field's value for the deeper model; as it was where it holds something else."""
+    """The field's value for the deeper model; as it was where it holds something else.
+
+    Raises RequestError where the layer behind a state is in neither copy.
+    """
     if isinstance(value, list):
         return [moved_feature(entry, named, n, layer_map) for entry in value]
     if type(value) is not int or (value < 0 and named.first):
@@ -57,7 +62,7 @@ def moved_feature(value: Json, named: FeatureField, n: int, layer_map: LayerMap)
     state = n + 1 + value if value < 0 else value - named.first
     if not 0 <= state <= n:
         return value
-    moved = _moved_state(state, layer_map)
+    moved = _moved_state(state, layer_map, named.name)
     return moved - (layer_map.layer_count + 1) if value < 0 else moved + named.first
 
 
@@ -65,6 +70,8 @@ def moved_stages(section: Mapping[str, Json], n: int, layer_map: LayerMap) -> di
     """`out_features` and `stage_names` of a backbone whose stages are its layers.
 
     Nothing where its stages are called otherwise, or are not as many as its layers and one more.
+
+    Raises RequestError where a stage's layer is in neither copy.
     """
     names, features = section.get("stage_names"), section.get("out_features")
     if names is not None and names != _stage_names(n):
@@ -85,10 +92,16 @@ def _moved_stage(name: Json, n: int, layer_map: LayerMap) -> Json:
     match = _STAGE.fullmatch(name) if isinstance(name, str) else None
     if match is None or not 0 < int(match[1]) <= n:
         return name
-    return f"stage{_moved_state(int(match[1]), layer_map)}"
+    return f"stage{_moved_state(int(match[1]), layer_map, 'out_features')}"
 
 
-def _moved_state(state: int, layer_map: LayerMap) -> int:
+def _moved_state(state: int, layer_map: LayerMap, field: str) -> int:
     if layer_map.sources[:state] == tuple(range(state)):
         return state
-    return layer_map.outputs_of(state - 1)[-1] + 1
+    outputs = layer_map.outputs_of(state - 1)
+    if not outputs:
+        raise RequestError(
+            f"config.json: {field} asks for what layer {state - 1} gives, which neither copy holds",
+            hint="Drop fewer layers.",
+        )
+    return outputs[-1] + 1

@@ -14,7 +14,7 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 
 import dus_cli
 from dus_cli.errors import OutputError
-from dus_cli.format.folder import CHECKSUMS
+from dus_cli.format.folder import CHECKSUMS, CONFIG
 from dus_cli.format.header import LENGTH_BYTES
 from dus_cli.sources.hub import Access, quiet
 from dus_cli.sources.hub_errors import hub_errors, patiently
@@ -78,6 +78,9 @@ class Publication:
             if not place.pull_request:
                 self._prepare()
             self._stale = self._check_vacant()
+            # The Hub says of an existing repository only here whether it may be written to: it
+            # is asked how it would like a small file, of which it then wants nothing.
+            self._offer(CommitOperationAdd(path_in_repo=CONFIG, path_or_fileobj=b"{}"))
 
     def take(self, path: Path, name: str) -> None:
         """Sends a large file as `name`; on the disk only its header stays, and a hole."""
@@ -90,15 +93,7 @@ class Publication:
         size = path.stat().st_size
         with self._errors(), self._progress("uploading", size) as advance:
             operation = CommitOperationAdd(path_in_repo=name, path_or_fileobj=path)
-            patiently(
-                lambda: self._api.preupload_lfs_files(
-                    self._place.repository,
-                    additions=[operation],
-                    revision=self._place.revision,
-                    create_pr=self._place.pull_request,
-                ),
-                self._access.remark,
-            )
+            self._offer(operation)
             advance(size)
         self._sent[name] = operation
 
@@ -135,6 +130,18 @@ class Publication:
             revision=done.pr_revision or self._place.revision,
             commit=done.oid,
             url=done.pr_url or done.commit_url,
+        )
+
+    def _offer(self, operation: CommitOperationAdd) -> None:
+        """Sends the file if it is one that the Hub takes on its own, and does not have yet."""
+        patiently(
+            lambda: self._api.preupload_lfs_files(
+                self._place.repository,
+                additions=[operation],
+                revision=self._place.revision,
+                create_pr=self._place.pull_request,
+            ),
+            self._access.remark,
         )
 
     def _prepare(self) -> None:

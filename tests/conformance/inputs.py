@@ -29,7 +29,7 @@ Main: TypeAlias = Mapping[str, Any]
 """A main input, the first, and what describes it: a class takes of that what it knows."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Feed:
     """Arguments for the forward pass of the module at `path` ("" for the whole model)."""
 
@@ -140,6 +140,7 @@ def _numbers(*shape: int) -> Any:
 def _ids(config: Any) -> Iterator[Main]:
     del config
     yield {"input_ids": _numbers(BATCH, TOKENS)}
+    yield {"input_ids": _numbers(BATCH, TOKENS, 8), "codebook_idx": 2}
 
 
 def _images(config: Any) -> Iterator[Main]:

@@ -8,10 +8,11 @@ give something else.
 
 import copy
 import gc
+import itertools
 import re
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -47,11 +48,15 @@ class WrongError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Original:
-    """A model as transformers loads it from `folder`, and what it complains of."""
+    """A model as transformers loads it from `folder`, and what it complains of.
+
+    `known` has the inputs that told layers for one m; they are tried first for the next.
+    """
 
     folder: Path
     model: Any
     complaints: tuple[str, ...]
+    known: list[Feed] = field(default_factory=list)
 
 
 def judge(model_type: str, trace: Trace | None = None) -> Judgement:
@@ -116,8 +121,7 @@ def rule(
         if new := _unnumbered(said) - _unnumbered(original.complaints):
             raise WrongError(f"loading complains: {', '.join(sorted(new))}")
         lists = lists_of(original, scaling, drop)
-        sound = not original.complaints
-        return compare(original.model, deep, lists, sound=sound, trace=trace), scaling
+        return compare(original, deep, lists, trace), scaling
     except NoListError as error:
         if original.complaints:
             raise NotBuiltError(f"transformers loads it incompletely: {error}") from error
@@ -181,40 +185,44 @@ def lists_of(original: Original, scaling: Scaling, drop: int) -> tuple[LayerList
 
 
 def compare(
-    model: Any,
-    deep: Any,
-    lists: Sequence[LayerList],
-    *,
-    sound: bool = True,
-    trace: Trace | None = None,
+    original: Original, deep: Any, lists: Sequence[LayerList], trace: Trace | None = None
 ) -> Ruling:
-    """Whether `deep` is what torch composes of `model`; raises WrongError if not.
+    """Whether `deep` is what torch composes of the original; raises WrongError if not.
 
-    `sound` says that the original came whole from its files, with no weight made up anew. `trace`
-    is told of every forward pass that was tried.
+    `trace` is told of every forward pass that was tried.
     """
     for entry in lists:
         if (length := len(deep.get_submodule(entry.path))) != len(entry.sources):
             raise WrongError(f"{entry.path} holds {length} layers, not {len(entry.sources)}")
-    reference = compose(model, lists)
-    if not sound:
+    reference = compose(original.model, lists)
+    if original.complaints:
         return Ruling(verdict=Verdict.WEIGHTS_ONLY, reason="its own files do not hold all weights")
     compare_weights(reference, deep)
     exchanged = [
-        compose(model, [_exchanged(entry) if entry.stack == stack else entry for entry in lists])
+        compose(
+            original.model,
+            [_exchanged(entry) if entry.stack == stack else entry for entry in lists],
+        )
         for stack in dict.fromkeys(entry.stack for entry in lists)
     ]
-    faults: list[str] = []
-    for feed in feeds(reference, tuple(entry.path for entry in lists)):
+    paths = tuple(entry.path for entry in lists)
+    faults: dict[str, str] = {}
+    for feed in itertools.chain(original.known, feeds(reference, paths)):
         fault = _fault(reference, exchanged, feed)
         if trace is not None:
             trace(f"{feed}: {fault or 'sees the layers'}")
         if fault is None:
             break
-        faults.append(f"{feed}: {fault}")
+        if feed.path == "" and _fails(deep, feed) and not _fails(original.model, feed):
+            raise WrongError(f"{feed} fails, and does not with the original")
+        if feed not in original.known:
+            faults.setdefault(feed.path, f"{feed}: {fault}")
     else:
-        reason = "; ".join(("no forward pass was found that sees the layers", *faults[:1]))
+        first_and_last = dict.fromkeys((*list(faults.values())[:1], *list(faults.values())[-1:]))
+        reason = "; ".join(("no forward pass was found that sees the layers", *first_and_last))
         return Ruling(verdict=Verdict.WEIGHTS_ONLY, reason=reason)
+    if feed not in original.known:
+        original.known.append(feed)
     try:
         given = outputs(deep, feed)
     except Exception as error:  # foreign code, which ran on the reference
@@ -255,6 +263,14 @@ def _fault(reference: Any, exchanged: Sequence[Any], feed: Feed) -> str | None:
         except Exception:  # noqa: S112 layers of two kinds in each other's place: noticed
             continue
     return None
+
+
+def _fails(model: Any, feed: Feed) -> bool:
+    try:
+        outputs(model, feed)
+    except Exception:  # most candidates are not for this class
+        return True
+    return False
 
 
 def _described(error: Exception) -> str:

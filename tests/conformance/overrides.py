@@ -227,6 +227,7 @@ OVERRIDES: Final[Overrides] = {
     "nemotron3_5_transcribe_asr_audio": _HEAD_EACH,
     "nemotron3_5_transcribe_word_timestamp": _HEAD_EACH,
     "nemotron3_diarization_audio": _HEAD_EACH,
+    "nemotron_h": {"n_groups": 2},
     "nemotron_h_omni": {"vision_config": {"video_temporal_patch_size": 2}},
     "neomme": {"head_dim": 16},
     "nllb-moe": {"encoder_sparse_step": 2, "decoder_sparse_step": 2},

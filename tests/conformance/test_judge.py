@@ -4,6 +4,7 @@ torch and transformers are."""
 import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from dus_cli.model.layer_map import LayerMap
 from dus_cli.scaling import Scaling, UpscaleRequest
 from tests.conformance import judge
 from tests.conformance.build import build, quiet, save
+from tests.conformance.inputs import Feed
 from tests.conformance.judge import Original, load, rule, upscale
 from tests.conformance.verdicts import Verdict
 
@@ -177,3 +179,42 @@ def test_an_input_that_does_not_reach_the_layers_proves_nothing(original: Origin
     text, *_ = told
     assert text.endswith("gives the same with two layers exchanged") or "Error" in text
     assert "pixel_values" in told[-1] and told[-1].endswith("sees the layers")
+
+
+def test_a_pass_through_one_side_proves_nothing_of_the_other(
+    original: Original_of, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Feed(path="model.encoder", arguments={"input_ids": torch.arange(3, 15)[None]})
+    monkeypatch.setattr(judge, "feeds", lambda model, paths: iter([encoder]))
+    ours = replace(original("bart"), known=[])
+    assert rule(ours, 1)[0].verdict is Verdict.WEIGHTS_ONLY
+    assert rule(ours, 1, stack="model.encoder.layers")[0].verdict is Verdict.RIGHT
+
+
+def test_an_input_that_only_the_original_takes_is_wrong(
+    original: Original_of, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loaded(model_class: Any, folder: Path) -> tuple[Any, tuple[str, ...]]:
+        deep, complaints = load(model_class, folder)
+        deep.model.embed_tokens = None  # As where parts of a model no longer fit each other.
+        return deep, complaints
+
+    monkeypatch.setattr(judge, "load", loaded)
+    monkeypatch.setattr(judge, "compare_weights", lambda reference, deep: None)
+    monkeypatch.setattr(judge, "_fault", lambda reference, exchanged, feed: "does not run")
+    ruling, _ = rule(replace(original("llama"), known=[]), 1)
+    assert ruling.verdict is Verdict.WRONG
+    assert ruling.reason.endswith("fails, and does not with the original")
+
+
+def test_a_crash_and_a_result_that_does_not_load_are_wrong(
+    original: Original_of, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(judge, "load", crash)
+        assert rule(original("llama"), 1)[0].verdict is Verdict.WRONG
+    monkeypatch.setattr(judge, "upscale", crash)
+    assert rule(original("llama"), 1)[0].verdict is Verdict.WRONG

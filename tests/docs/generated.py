@@ -262,11 +262,11 @@ _CODE_MEANINGS: Final = MappingProxyType(
 
 def exit_codes() -> str:
     """Exit codes with the kinds of error that give them."""
-    kinds: dict[int, list[str]] = {}
+    kinds: dict[int, dict[str, None]] = {}
     for error in _error_classes():
-        kinds.setdefault(error.exit_code, []).append(error.kind)
+        kinds.setdefault(error.exit_code, {})[error.kind] = None
     rows = [
-        (str(code), _CODE_MEANINGS[code], _codes(kinds.get(code, [])))
+        (str(code), _CODE_MEANINGS[code], _codes(kinds.get(code, ())))
         for code in sorted({*_CODE_MEANINGS, *kinds})
     ]
     return _table(("code", "meaning", "`kind` in JSON"), rows)

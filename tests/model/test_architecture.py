@@ -110,6 +110,28 @@ def text(count: int, **fields: Any) -> dict[str, Any]:
             id="length-of-a-list",
         ),
         pytest.param(
+            {
+                "text_config": {"model_type": "nemotron_h", "layers_block_type": list("abcd")},
+                "vision_config": {"num_hidden_layers": 4},
+            },
+            {"language_model.layers": 4, "vision_model.layers": 4},
+            [("language_model.layers", 4, "text_config", ("layers_block_type",))],
+            id="length-of-a-list-in-a-section",
+        ),
+        pytest.param(
+            {"talker_config": {"code_predictor_config": text(4)}},
+            {"talker.layers": 4, "talker.code_predictor.layers": 4},
+            [
+                (
+                    "talker.code_predictor.layers",
+                    4,
+                    "talker_config.code_predictor_config",
+                    ("num_hidden_layers",),
+                )
+            ],
+            id="section-inside-that-of-a-part",
+        ),
+        pytest.param(
             {"model_type": "nemotron_h", "num_hidden_layers": 4, "hybrid_override_pattern": "MMMM"},
             {"backbone.layers": 4},
             [("backbone.layers", 4, "", ("num_hidden_layers",))],
@@ -427,7 +449,7 @@ def test_a_count_repeated_at_the_top_for_two_stacks_is_refused() -> None:
 
 
 def test_a_row_of_convolutions_in_a_part_does_not_bear_its_name() -> None:
-    rows = ("encoder.subsampling.layers.0.weight", "encoder.subsampling.layers.2.weight")
+    rows = (f"encoder.subsampling.layers.{number}.weight" for number in (0, 2, 3, 5))
     layers = (f"encoder.layers.{layer}.{name}" for layer in range(4) for name in TWO)
     (chosen,) = choose_stacks({"encoder_config": text(4)}, find_stacks([*rows, *layers]))
     assert chosen.stack.prefix == "encoder.layers"
@@ -471,3 +493,16 @@ def test_blocks_are_layers_but_in_some_types(model_type: str, fields: tuple[str,
     config = {"model_type": model_type, "num_hidden_layers": 4, "num_blocks": 4}
     (chosen,) = choose_stacks(config, stacks({"layers": 4}))
     assert chosen.count_fields == fields
+
+
+def test_a_count_at_the_top_is_not_about_a_stack_with_a_section_of_its_own() -> None:
+    config = {"text_config": text(4), "num_hidden_layers": 4}
+    found = stacks({"text_model.layers": 4, "cross_modal_layers": 4})
+    (chosen,) = choose_stacks(config, found, "cross_modal_layers")
+    assert chosen.section == ()
+
+
+def test_a_count_at_the_top_that_no_other_stack_has_repeats_that_of_a_section() -> None:
+    config = {"num_hidden_layers": 4, "model_config": {"num_layers": 4}}
+    (chosen,) = choose_stacks(config, stacks({"model.layers": 4}))
+    assert {chosen.section, *chosen.mirrors} == {(), ("model_config",)}

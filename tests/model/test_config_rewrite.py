@@ -4,12 +4,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dus_cli.errors import CheckpointError, RequestError
 from dus_cli.format.json_difference import ABSENT
 from dus_cli.model.config_rewrite import ConfigChange
-from dus_cli.model.config_rules import FieldKind
+from dus_cli.model.config_rules import FieldKind, PerLayerField
+from dus_cli.model.unknowns import moved_by_layer
 from tests.model.rewriting import PARAMETERS, layer_names, rewritten
 
 SLIDING, FULL = "sliding_attention", "full_attention"
@@ -51,6 +53,9 @@ def test_order_of_keys_and_unknown_fields_are_kept() -> None:
         ("moe_layers_enum", "1,3", "1,3,5"),
         ("moe_layers_enum", " 0, 2", "0,2,4"),
         ("window_block_indices", [1, 3], [1, 3, 5]),
+        ("global_attn_idx", [0, 1, 3], [0, 1, 3, 5]),
+        ("attn", {"layers": [1], "num_heads": 4}, {"layers": [1, 3], "num_heads": 4}),
+        ("sliding_window_layout", [0, 1, 1, 0], [0, 1, 1, 1, 1, 0]),
         ("swiglu_limits", [None, 7, 8, 9], [None, 7, 8, 7, 8, 9]),
         # A number past the last layer would come into range in the deeper model.
         ("cross_attention_layers", [1, 3, 5], [1, 3, 5]),
@@ -335,6 +340,20 @@ def test_rule_that_cannot_be_followed_is_refused(rules: dict[str, FieldKind], me
             2,
             {"deepstack_visual_indexes": [1, 7]},
         ),
+        (
+            "anything",
+            {"deepstack_visual_indexes": [5, 1]},
+            6,
+            2,
+            {"deepstack_visual_indexes": [7, 1]},
+        ),
+        (
+            "glm5_next_text",
+            {"indexer_types": ["full", "shared", "shared", "full"]},
+            4,
+            1,
+            {"indexer_types": ["full", *["shared"] * 4, "full"]},
+        ),
         ("sam_vision_model", {}, 4, 1, {"global_attn_indexes": [2, 4]}),
         (
             "recurrent_gemma",
@@ -365,7 +384,14 @@ def test_patterns_by_number_are_written_out(
         ("anything", {"full_attention_interval": 2}, 4, 1),
         ("anything", {"deepstack_visual_indexes": [0]}, 4, 1),
         ("anything", {"scale_depth": None}, 4, 1),
+        ("anything", {"moe_layer_frequency": 2}, 4, 1),
+        ("anything", {"use_cla": True, "cla_share_factor": 2}, 4, 1),
+        ("anything", {"use_cla": False, "cla_share_factor": 2}, 5, 1),
         ("eomt", {"num_blocks": 1}, 4, 1),
+        ("evolla", {"aligner_num_add_layers": 9}, 4, 1),
+        # An older file, which has the language model at the top.
+        ("qwen2_5_vl", {"layer_types": None}, 9, 1),
+        ("qwen3_vl", {}, 9, 0),
         ("blip_2_qformer", {"cross_attention_frequency": 2}, 4, 1),
         ("anything", {"decoder_sparse_step": 1, "moe_layer_freq": 1}, 4, 1),
     ],
@@ -388,9 +414,14 @@ def test_patterns_by_number_are_kept_where_they_come_out_right(
         ("ernie4_5_moe", {"moe_layer_start_index": 2}, 4, 1, "moe_layer_start_index"),
         ("anything", {"num_kv_shared_layers": 2}, 4, 1, "num_kv_shared_layers"),
         ("anything", {"deepstack_visual_indexes": [1]}, 4, 1, "deepstack_visual_indexes"),
+        # Two mergers for one layer.
+        ("anything", {"deepstack_visual_indexes": [5, 5]}, 6, 2, "deepstack_visual_indexes"),
         ("mistral_large4_text", {"kv_source_layers": [0, 0, 2]}, 3, 1, "kv_source_layers"),
         ("qwen4_exp_text", {"ple_layer_ids": [2]}, 4, 1, "ple_layer_ids"),
         ("eomt", {"num_blocks": 2}, 4, 1, "num_blocks"),
+        ("anything", {"use_cla": True, "cla_share_factor": 2}, 5, 1, "cla_share_factor"),
+        ("anything", {"dense_attention_every_n_layers": 2}, 5, 1, "dense_attention_every_n_layers"),
+        ("anything", {"mamba_step": 2}, 5, 1, "mamba_step"),
         ("evolla", {"aligner_num_add_layers": 2}, 5, 1, "aligner_num_add_layers"),
         ("granite_speech_encoder", {}, 4, 1, "num_layers"),
         ("blip_2_qformer", {}, 3, 1, "cross_attention_frequency"),
@@ -416,10 +447,15 @@ def test_explicit_list_goes_before_the_rule() -> None:
     assert new["layer_types"] == [FULL, FULL, FULL, FULL, FULL, SLIDING]
 
 
-@pytest.mark.parametrize("model_type", ["albert", "gemma3n_text", "diffllama", "zamba2"])
+@pytest.mark.parametrize("model_type", ["albert", "gemma3n_text", "diffllama", "zamba2", "openelm"])
 def test_types_without_a_right_config_are_refused(model_type: str) -> None:
     with pytest.raises(RequestError, match=f"{model_type} cannot be up-scaled"):
         after(4, 1, model_type)
+
+
+def test_layers_in_groups_are_refused() -> None:
+    with pytest.raises(RequestError, match="kv_reuse_group is on"):
+        after(4, 1, "hymba", kv_reuse_group=[[1, 2]])
 
 
 def test_scale_by_the_number_of_a_layer_is_refused() -> None:
@@ -638,11 +674,11 @@ def test_staggered_blocks_need_an_even_number_of_layers() -> None:
     assert rewritten({**config, "stagger_local_blocks": False}, names, 1).config["encoder_layers"]
 
 
-@pytest.mark.parametrize(("layers", "drop"), [(8, 2), (62, 15), (5, 1), (7, 3)])
+@pytest.mark.parametrize(("layers", "drop"), [(8, 2), (62, 15), (9, 3), (33, 8)])
 def test_a_scale_divided_by_the_root_of_the_count_stays_what_it_was(layers: int, drop: int) -> None:
     new = after(layers, drop, "minicpm3", scale_depth=1.4)
-    count = 2 * (layers - drop)
-    assert new["scale_depth"] / math.sqrt(count) == 1.4 / math.sqrt(layers)
+    scale = np.float32(new["scale_depth"] / math.sqrt(2 * (layers - drop)))
+    assert scale == np.float32(1.4 / math.sqrt(layers))
     assert after(layers, drop, "minicpm3")["scale_depth"] == new["scale_depth"]
 
 
@@ -689,15 +725,17 @@ def test_vision_section_leaves_its_lists_to_a_default_that_is_written_out() -> N
     assert rewritten(config, names, 2).config["vision_config"] == vision
 
 
-def test_stacks_that_attend_to_each_other_are_refused_one_by_one() -> None:
+@pytest.mark.parametrize("model_type", ["pi0", "bridgetower"])
+def test_stacks_that_run_side_by_side_are_refused_one_by_one(model_type: str) -> None:
     config = {
-        "model_type": "pi0",
+        "model_type": model_type,
         "text_config": {"model_type": "gemma", "num_hidden_layers": 4},
         "vision_config": {"model_type": "siglip_vision_model", "num_hidden_layers": 3},
     }
     names = [*layer_names("model.layers", 4), *layer_names("vision_tower.layers", 3)]
-    with pytest.raises(RequestError, match="pi0 cannot be up-scaled"):
-        rewritten(config, names, 1)
+    for stack in ("model.layers", "vision_tower.layers"):
+        with pytest.raises(RequestError, match=f"{model_type} cannot be up-scaled"):
+            rewritten(config, names, 1, stack=stack)
 
 
 def test_a_sequence_halved_between_layers_stops_the_encoder_alone() -> None:
@@ -707,3 +745,8 @@ def test_a_sequence_halved_between_layers_stops_the_encoder_alone() -> None:
         rewritten(config, names, 1)
     assert rewritten(config, names, 1, stack="decoder.layers").config["decoder_layers"] == 6
     assert rewritten({**config, "distil": False}, names, 1).config["encoder_layers"] == 6
+
+
+def test_a_number_in_a_string_is_a_whole_one() -> None:
+    enum = PerLayerField(kind=FieldKind.REINDEX)
+    assert [moved_by_layer("11, 2", enum, layer) for layer in (1, 2, 11)] == [False, True, True]

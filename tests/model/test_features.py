@@ -2,6 +2,8 @@ from typing import Any
 
 import pytest
 
+from dus_cli.errors import RequestError
+from dus_cli.model.config_rules import FieldKind
 from dus_cli.model.features import FeatureField, moved_feature
 from dus_cli.model.layer_map import LayerMap
 from tests.model.rewriting import layer_names, rewritten
@@ -40,7 +42,19 @@ def test_states_before_the_seam_stay_and_later_ones_count_from_the_end(
 
 
 def test_a_state_without_a_number_of_its_own_is_not_mistaken_for_one() -> None:
-    assert moved_feature(-1, LAYERS, 8, LayerMap.depth_upscale(8, 2)) == -1
+    assert moved_feature(-3, LAYERS, 8, LayerMap.depth_upscale(8, 2)) == -3
+
+
+@pytest.mark.parametrize(
+    "fields", [{"out_indices": [3]}, {"out_indices": [-3]}, {"out_features": ["stage3"]}]
+)
+def test_a_state_of_a_layer_that_is_dropped_from_both_copies_is_refused(
+    fields: dict[str, Any],
+) -> None:
+    config = {"model_type": "dinov2", "num_hidden_layers": 5, **fields}
+    with pytest.raises(RequestError, match=r"asks for what layer 2 gives"):
+        rewritten(config, layer_names("encoder.layer", 5), 3)
+    assert rewritten(config, layer_names("encoder.layer", 5), 2).config["num_hidden_layers"] == 6
 
 
 @pytest.mark.parametrize(
@@ -100,3 +114,18 @@ def test_a_projector_reads_the_same_layer_of_a_deeper_tower(
     }
     names = [*layer_names("language_model.layers", 4), *layer_names("vision_tower.layers", 4)]
     assert rewritten(config, names, 1, stack=stack).config["vision_feature_layer"] == expected
+
+
+def test_what_a_projector_reads_is_not_about_a_language_model_beside_it() -> None:
+    config = {"model_type": "llama", "num_hidden_layers": 4, "vision_feature_layer": 4}
+    new = rewritten(config, layer_names("model.layers", 4), 1).config
+    assert new["vision_feature_layer"] == 4
+
+
+@pytest.mark.parametrize("field", ["out_indices", "out_features", "stage_names"])
+def test_the_word_of_the_user_goes_first(field: str) -> None:
+    stated = {"out_indices": [4], "out_features": ["stage4"], "stage_names": stages(4)}
+    config = {"model_type": "dinov2", "num_hidden_layers": 4, **stated}
+    rules = {field: FieldKind.KEEP}
+    new = rewritten(config, layer_names("encoder.layer", 4), 1, rules=rules).config
+    assert {name for name in stated if new[name] == stated[name]} == {field}
