@@ -76,8 +76,8 @@ class Publication:
         self.published: Published | None = None
         with self._errors():
             if not place.pull_request:
-                self._prepare()
-            self._stale = self._check_vacant()
+                self._make_repository()
+            self._stale = self._weights_to_replace()
             # The Hub says of an existing repository only here whether it may be written to: it
             # is asked how it would like a small file, of which it then wants nothing.
             self._offer(CommitOperationAdd(path_in_repo=CONFIG, path_or_fileobj=b"{}"))
@@ -144,7 +144,7 @@ class Publication:
             self._access.remark,
         )
 
-    def _prepare(self) -> None:
+    def _make_repository(self) -> None:
         place = self._place
         patiently(
             lambda: self._api.create_repo(
@@ -152,37 +152,45 @@ class Publication:
             ),
             self._access.remark,
         )
-        if place.revision is not None:
-            patiently(
-                lambda: self._api.create_branch(
-                    place.repository, branch=place.revision or "", exist_ok=True
-                ),
-                self._access.remark,
-            )
 
-    def _check_vacant(self) -> frozenset[str]:
-        """The weights that are there; raises OutputError if they must not be replaced."""
+    def _weights_to_replace(self) -> frozenset[str]:
+        """The weights that are where the new ones go; makes the branch if there is none.
+
+        Raises OutputError if they must not be replaced. In a new branch and a pull request they
+        may: elsewhere they stay.
+        """
         place = self._place
+        is_new = False
         try:
-            present = patiently(
-                lambda: self._api.list_repo_files(place.repository, revision=place.revision),
-                self._access.remark,
-            )
-        except (RepositoryNotFoundError, RevisionNotFoundError):
-            if place.pull_request:
-                raise OutputError(
-                    f"{place.repository}: a pull request needs a repository that exists, and the "
-                    "Hub has no such model, or it is private",
-                    hint="Leave out --pull-request to make it.",
-                ) from None
-            present = []
+            present = self._files(place.revision)
+        except RevisionNotFoundError:
+            is_new = True
+            present = self._files(None)
+        except RepositoryNotFoundError:
+            raise OutputError(
+                f"{place.repository}: a pull request needs a repository that exists, and the Hub "
+                "has no such model, or it is private",
+                hint="Leave out --pull-request to make it.",
+            ) from None
         stale = frozenset(name for name in present if name.endswith(_WEIGHTS))
-        if stale and not place.replace:
+        if stale and not (place.replace or place.pull_request or is_new):
             raise OutputError(
                 f"{place.repository}: holds a checkpoint already ({min(stale)})",
-                hint="Choose another name or --push-revision, or replace it with --force.",
+                hint="Choose another name or a new --push-revision, or replace it with --force.",
+            )
+        if is_new and not place.pull_request and place.revision is not None:
+            branch = place.revision
+            patiently(
+                lambda: self._api.create_branch(place.repository, branch=branch, exist_ok=True),
+                self._access.remark,
             )
         return stale
+
+    def _files(self, revision: str | None) -> list[str]:
+        return patiently(
+            lambda: self._api.list_repo_files(self._place.repository, revision=revision),
+            self._access.remark,
+        )
 
     def _errors(self) -> AbstractContextManager[None]:
         return hub_errors(self._place.repository, raised=OutputError)

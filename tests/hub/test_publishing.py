@@ -191,6 +191,32 @@ def test_with_force_old_weights_go_and_the_rest_stays(
     assert base.is_dir()
 
 
+@pytest.mark.parametrize(
+    ("options", "revision"),
+    [(["--push-revision", "deeper"], "deeper"), (["--pull-request"], "refs/pr/1")],
+    ids=["new branch", "pull request"],
+)
+def test_where_main_stays_as_it_is_old_weights_are_no_obstacle(
+    options: list[str], revision: str, hub: Hub, tmp_path: Path, base: Path, dus: Dus
+) -> None:
+    expected = local_result(dus, tmp_path, "base")
+    hub.add("org/deep", dict(OLD))
+    ended = dus(*pushed("base", *options), token=MEMBER)
+    assert ended.exit_code == 0, ended.stderr
+    stays = {name: text for name, text in OLD.items() if text == b"stays"}
+    assert published(hub, "org/deep", revision) == expected | stays
+    assert published(hub, "org/deep") == OLD
+
+
+def test_an_existing_branch_with_weights_is_not_replaced_unasked(
+    hub: Hub, base: Path, dus: Dus
+) -> None:
+    hub.add("org/deep", dict(OLD), revision="deeper")
+    ended = dus(*pushed("base", "--push-revision", "deeper"), token=MEMBER)
+    assert ended.exit_code == 4
+    assert published(hub, "org/deep", "deeper") == OLD
+
+
 def test_what_is_no_checkpoint_is_no_obstacle(
     hub: Hub, tmp_path: Path, base: Path, dus: Dus
 ) -> None:
