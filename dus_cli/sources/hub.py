@@ -25,6 +25,7 @@ from dus_cli.errors import CheckpointError, SourceLostError
 from dus_cli.format.folder import patterns_left_out
 from dus_cli.printable import quoted
 from dus_cli.sources.hub_errors import (
+    WHO_ELSE,
     Remark,
     hub_errors,
     is_passing,
@@ -148,7 +149,9 @@ def open_repository(name: HubName, access: Access) -> Repository:
     siblings = info.siblings or ()
     called = info.id if isinstance(info.id, str) and is_id(info.id) else name.repository
     if info.sha is None or not _COMMIT.fullmatch(info.sha) or len(siblings) > _MAX_FILES:
-        raise CheckpointError(f"{name.repository}: the Hub's answer about it makes no sense")
+        raise CheckpointError(
+            f"{name.repository}: the Hub's answer about it makes no sense", hint=WHO_ELSE
+        )
     return Repository(
         name=called,
         revision=name.revision or constants.DEFAULT_REVISION,

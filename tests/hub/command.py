@@ -53,7 +53,8 @@ def dus_against(hub: Hub, folder: Path, *, large: int = 1000) -> Iterator[Dus]:
             assert secret not in result.output, result.output
         assert result.exit_code in EXIT_CODES
         if result.exit_code > 1:
-            assert result.stderr.count("Error: ") == 1, result.stderr
+            errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+            assert len(errors) == 1, result.stderr
         return Ended(exit_code=result.exit_code, stdout=result.stdout, stderr=result.stderr)
 
     with pytest.MonkeyPatch.context() as patch:
