@@ -290,11 +290,19 @@ def heads_sapiens2(section: Section, n: int) -> Values | None:
 
 
 def leads_glm5(section: Section, n: int) -> Values | None:
-    """Which layers choose keys for the next one too, as that has no indexer."""
+    """Whether each layer passes the keys that it chose on to the next one, and gets some itself.
+
+    Only a layer with an indexer does, and only if the next has none.
+    """
     kinds = unless("indexer_types", indexers)(section, n) or []
     following = [*kinds[1:], *kinds[-1:]]
-    return [
+    leads = [
         kind != "shared" and after == "shared" for kind, after in zip(kinds, following, strict=True)
+    ]
+    led = [False, *leads[:-1]]
+    return [
+        [lead, kind == "shared" and given]
+        for kind, lead, given in zip(kinds, leads, led, strict=True)
     ]
 
 
