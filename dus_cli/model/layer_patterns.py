@@ -283,7 +283,8 @@ def encode_norms_fun_asr(values: Values) -> dict[str, Json] | None:
 
 def heads_sapiens2(section: Section, n: int) -> Values | None:
     """All heads have keys of their own in the first and last layers, fewer in the others."""
-    full, few = section.get("num_attention_heads"), section.get("num_key_value_attention_heads")
+    full = integer(section, "num_attention_heads", 16)
+    few = integer(section, "num_key_value_attention_heads", 8)
     first = integer(section, "num_first_full_attention_layers", 8)
     last = integer(section, "num_last_full_attention_layers", 8)
     return [full if i < first or i >= n - last else few for i in range(n)]
