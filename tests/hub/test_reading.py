@@ -15,7 +15,7 @@ from tests.hub.command import Dus, contents, offer
 from tests.hub.server import Hub, Request
 
 FIRST_BYTES = 1 << 16
-NOT_THE_SAME = {"bytes_free", "bytes_read", "seconds", "read_bytes", "elapsed"}
+OF_THE_RUN = {"bytes_free", "bytes_read", "bytes_to_cache", "seconds"}
 """What a report says of the run and not of the model."""
 
 INSPECT = ("inspect", "--json")
@@ -33,14 +33,16 @@ def fetched(hub: Hub) -> list[Request]:
 
 
 def report(text: str) -> object:
-    """A JSON report without what is about the run."""
+    """A JSON report without what is about the run, and what the command called the model."""
 
     def cleaned(value: object) -> object:
         if isinstance(value, dict):
-            return {key: cleaned(each) for key, each in value.items() if key not in NOT_THE_SAME}
+            return {key: cleaned(each) for key, each in value.items() if key not in OF_THE_RUN}
         return [cleaned(each) for each in value] if isinstance(value, list) else value
 
-    return cleaned(json.loads(text))
+    parsed = json.loads(text)
+    parsed.pop("name", None)
+    return cleaned(parsed)
 
 
 def downloaded(hub: Hub, folder: Path, above: Path) -> Path:
