@@ -195,20 +195,30 @@ def download(repository: Repository, paths: list[str], *, progress: bool) -> Pat
         enable_progress_bars()
     with hub_errors(repository.name), contextlib.ExitStack() as ended:
         ended.callback(disable_progress_bars)
-        folder = patiently(
-            lambda: snapshot_download(
-                repository.name,
-                revision=repository.commit,
-                allow_patterns=[escape(path) for path in paths],
-                cache_dir=repository.access.cache_dir,
-                token=repository.access.token,
-                library_name="dus",
-                library_version=dus_cli.__version__,
-            ),
-            repository.access.remark,
-        )
+
+        def fetch(wanted: list[str], *, anew: bool) -> Path:
+            folder = patiently(
+                lambda: snapshot_download(
+                    repository.name,
+                    revision=repository.commit,
+                    allow_patterns=[escape(path) for path in wanted],
+                    force_download=anew,
+                    cache_dir=repository.access.cache_dir,
+                    token=repository.access.token,
+                    library_name="dus",
+                    library_version=dus_cli.__version__,
+                ),
+                repository.access.remark,
+            )
+            return Path(folder)
+
+        folder = fetch(paths, anew=False)
+        # The client keeps a file that was cut short for ever, and no run would get beyond it.
+        damaged = [path for path in paths if repository.cached(path) is None]
+        if damaged:
+            fetch(damaged, anew=True)
         _remember(repository)
-    return Path(folder)
+    return folder
 
 
 def _remember(repository: Repository) -> None:

@@ -199,7 +199,8 @@ def rule_of(name: str, base: Path) -> Rule:
         after = scene.state()
         seen: Counter[tuple[str, str]] = Counter()
         trials = []
-        for request in scene.hub.requests:
+        # Sorted, because requests that are made at a time end in any order.
+        for request in sorted(scene.hub.requests, key=lambda each: (each.path, each.method)):
             if "agent-harnesses" in request.path:
                 continue
             at = (request.method, request.path)
