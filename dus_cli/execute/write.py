@@ -138,7 +138,7 @@ def execute(
         try:
             before = _source_state(plan, source)
             if delivery is not None:
-                staging.discard()  # What was delivered is a hole here, not a finished file.
+                staging.discard()  # Of a run that was killed: holes, not finished files.
             staging.resume_or_clear({"files": _digest(files), "source": before})
             staging.keep_only({file.path for file in files})
             unfinished = [file for file in files if not staging.has(file.path, file.size)]
@@ -153,7 +153,6 @@ def execute(
                 write_durably(staging.payload / name, content)
             if delivery is not None:
                 delivery.complete(staging.payload)
-                staging.discard()
             else:
                 staging.commit(replace=force)
             return to_write
@@ -166,6 +165,9 @@ def execute(
             raise
         except OSError as error:
             raise _output_error(error, target, staging) from error
+        finally:
+            if delivery is not None:
+                staging.discard()  # What was delivered is a hole here, not a finished file.
 
 
 def _checked(staging: Staging, check: Callable[[Path], Mapping[str, bytes]]) -> Mapping[str, bytes]:

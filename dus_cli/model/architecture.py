@@ -326,14 +326,14 @@ def _mirrors(
         again = _count(config, path, counted.stack)
         if again is None or again.layer_count != counted.layer_count:
             continue
-        # What counts a stack without a section of its own is about that one.
-        rest = [stack for stack in stacks if stack is not counted.stack and not own[stack.prefix]]
-        if own[counted.stack.prefix] and any(
-            not stack.missing_numbers and _fits(path, stack) and _count(config, path, stack)
-            for stack in rest
-        ):
-            continue
-        found.append(path)
+        about = [
+            stack
+            for stack in _fitting(path, stacks, own)
+            if not stack.missing_numbers and _count(config, path, stack)
+        ]
+        # A stack with a section of its own is counted at the top too if nothing else is.
+        if counted.stack in about or not (path or about):
+            found.append(path)
     return tuple(found)
 
 

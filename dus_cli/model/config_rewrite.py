@@ -194,7 +194,9 @@ def _move_features(
         for length in range(len(path)) if field.around and tower else [len(path)]:
             section = _mutable_section(new, path[:length])
             name = ".".join((*path[:length], field.name))
-            stated = section.get(field.name, list(field.defaults.get(model_type, ())) or None)
+            default = field.defaults.get(model_type)
+            listed: Json = list(default) if isinstance(default, tuple) else default
+            stated = section.get(field.name, listed)
             if stated is None or name in moved or name in field_rules:
                 continue
             if field.around and not tower:

@@ -28,7 +28,7 @@ class FeatureField:
     name: str
     first: int = 0
     around: bool = False
-    defaults: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    defaults: Mapping[str, int | tuple[int, ...]] = field(default_factory=dict)
 
 
 FEATURE_FIELDS: Final = (
@@ -42,6 +42,18 @@ FEATURE_FIELDS: Final = (
         name="backbone_out_indices",
         first=-1,
         defaults=MappingProxyType({"dpt": (2, 5, 8, 11)}),
+    ),
+    # The whole model's word goes before its tower's.
+    *(
+        FeatureField(
+            name="insert_layer_id",
+            first=-1,
+            around=around,
+            defaults=dict.fromkeys(
+                ("minicpm_ocr_vision", "minicpmv4_6_vision", "minicpmv4_7_vision"), 6
+            ),
+        )
+        for around in (False, True)
     ),
     FeatureField(name="vision_feature_layer", around=True),
     FeatureField(name="select_layer", around=True),
@@ -60,8 +72,11 @@ def moved_feature(value: Json, named: FeatureField, n: int, layer_map: LayerMap)
     if type(value) is not int or (value < 0 and named.first):
         return value
     state = n + 1 + value if value < 0 else value - named.first
-    if not 0 <= state <= n:
+    if state < 0:
         return value
+    if state > n:
+        # What no layer gives must be given by none of the new ones.
+        return value + layer_map.layer_count - n
     moved = _moved_state(state, layer_map, named.name)
     return moved - (layer_map.layer_count + 1) if value < 0 else moved + named.first
 

@@ -283,18 +283,27 @@ def encode_norms_fun_asr(values: Values) -> dict[str, Json] | None:
 
 def heads_sapiens2(section: Section, n: int) -> Values | None:
     """All heads have keys of their own in the first and last layers, fewer in the others."""
-    full, few = section.get("num_attention_heads"), section.get("num_key_value_attention_heads")
+    full = integer(section, "num_attention_heads", 16)
+    few = integer(section, "num_key_value_attention_heads", 8)
     first = integer(section, "num_first_full_attention_layers", 8)
     last = integer(section, "num_last_full_attention_layers", 8)
     return [full if i < first or i >= n - last else few for i in range(n)]
 
 
 def leads_glm5(section: Section, n: int) -> Values | None:
-    """Which layers choose keys for the next one too, as that has no indexer."""
+    """Whether each layer passes the keys that it chose on to the next one, and gets some itself.
+
+    Only a layer with an indexer does, and only if the next has none.
+    """
     kinds = unless("indexer_types", indexers)(section, n) or []
     following = [*kinds[1:], *kinds[-1:]]
-    return [
+    leads = [
         kind != "shared" and after == "shared" for kind, after in zip(kinds, following, strict=True)
+    ]
+    led = [False, *leads[:-1]]
+    return [
+        [lead, kind == "shared" and given]
+        for kind, lead, given in zip(kinds, leads, led, strict=True)
     ]
 
 

@@ -98,13 +98,17 @@ def open_source(
 
 def needed_files(checkpoint: Checkpoint) -> list[str]:
     """The files that make a mirrored checkpoint, of all that the Hub has beside them."""
-    index = f"{checkpoint.stem}{INDEX_SUFFIX}"
-    read = (checkpoint.config_name, "README.md", RECORD, *((index,) if checkpoint.index else ()))
+    maybe_missing = (
+        *checkpoint.unread_shards,
+        f"{checkpoint.stem}{INDEX_SUFFIX}",
+        checkpoint.config_name,
+        "README.md",
+        RECORD,
+    )
     return [
         *(shard.name for shard in checkpoint.shards),
-        *checkpoint.unread_shards,
         *(file.path for file in checkpoint.carried_files),
-        *(path for path in read if (checkpoint.folder / path).is_file()),
+        *(path for path in maybe_missing if (checkpoint.folder / path).is_file()),
     ]
 
 

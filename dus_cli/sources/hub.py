@@ -25,6 +25,7 @@ from dus_cli.errors import CheckpointError, SourceLostError
 from dus_cli.format.folder import patterns_left_out
 from dus_cli.printable import quoted
 from dus_cli.sources.hub_errors import (
+    WHO_ELSE,
     Remark,
     hub_errors,
     is_passing,
@@ -148,7 +149,9 @@ def open_repository(name: HubName, access: Access) -> Repository:
     siblings = info.siblings or ()
     called = info.id if isinstance(info.id, str) and is_id(info.id) else name.repository
     if info.sha is None or not _COMMIT.fullmatch(info.sha) or len(siblings) > _MAX_FILES:
-        raise CheckpointError(f"{name.repository}: the Hub's answer about it makes no sense")
+        raise CheckpointError(
+            f"{name.repository}: the Hub's answer about it makes no sense", hint=WHO_ELSE
+        )
     return Repository(
         name=called,
         revision=name.revision or constants.DEFAULT_REVISION,
@@ -192,20 +195,30 @@ def download(repository: Repository, paths: list[str], *, progress: bool) -> Pat
         enable_progress_bars()
     with hub_errors(repository.name), contextlib.ExitStack() as ended:
         ended.callback(disable_progress_bars)
-        folder = patiently(
-            lambda: snapshot_download(
-                repository.name,
-                revision=repository.commit,
-                allow_patterns=[escape(path) for path in paths],
-                cache_dir=repository.access.cache_dir,
-                token=repository.access.token,
-                library_name="dus",
-                library_version=dus_cli.__version__,
-            ),
-            repository.access.remark,
-        )
+
+        def fetch(wanted: list[str], *, anew: bool) -> Path:
+            folder = patiently(
+                lambda: snapshot_download(
+                    repository.name,
+                    revision=repository.commit,
+                    allow_patterns=[escape(path) for path in wanted],
+                    force_download=anew,
+                    cache_dir=repository.access.cache_dir,
+                    token=repository.access.token,
+                    library_name="dus",
+                    library_version=dus_cli.__version__,
+                ),
+                repository.access.remark,
+            )
+            return Path(folder)
+
+        folder = fetch(paths, anew=False)
+        # The client keeps a file that was cut short for ever, and no run would get beyond it.
+        damaged = [path for path in paths if repository.cached(path) is None]
+        if damaged:
+            fetch(damaged, anew=True)
         _remember(repository)
-    return Path(folder)
+    return folder
 
 
 def _remember(repository: Repository) -> None:

@@ -32,7 +32,12 @@ _FIRST_WAIT: Final = 0.5
 _PASSING: Final = frozenset({408, 429, 500, 502, 503, 504})
 """Answers after which the same request may succeed."""
 
+_NONSENSE: Final = (ValueError, LookupError, TypeError, AttributeError, AssertionError)
+"""What the client raises about an answer that is not what it expects, such as a page for JSON."""
+
 _LOG_IN: Final = "log in with hf auth login, or give --token or HF_TOKEN."
+
+WHO_ELSE: Final = "Somebody else may have answered, a proxy or the login page of a network."
 
 Remark = Callable[[str], None]
 """Takes a sentence that tells the user why nothing seems to happen."""
@@ -80,14 +85,21 @@ def pause(error: Exception, failures: int, remark: Remark) -> None:
     time.sleep(seconds)
 
 
-def patiently(call: Callable[[], _T], remark: Remark) -> _T:
+def is_refused_for_now(error: Exception) -> bool:
+    """Whether it may pass, and the Hub has answered: so nothing was done of what was asked."""
+    return isinstance(error, HfHubHTTPError) and is_passing(error)
+
+
+def patiently(
+    call: Callable[[], _T], remark: Remark, *, passing: Callable[[Exception], bool] = is_passing
+) -> _T:
     """What `call` returns, called again while it fails in a way that may pass."""
     failures = 0
     while True:
         try:
             return call()
         except Exception as error:
-            if not is_passing(error):
+            if not passing(error):
                 raise
             failures += 1
             pause(error, failures, remark)
@@ -111,6 +123,9 @@ def hub_errors(subject: str, *, raised: type[DusError] = CheckpointError) -> Ite
 
 
 def _translated(error: Exception, subject: str, raised: type[DusError]) -> DusError | None:
+    if type(error) is RuntimeError and isinstance(error.__cause__, Exception):
+        # What goes wrong with an upload the client wraps so.
+        return _translated(error.__cause__, subject, raised)
     if isinstance(error, GatedRepoError):
         return raised(
             f"{subject}: is gated, and this account has no access to it",
@@ -150,6 +165,12 @@ def _translated(error: Exception, subject: str, raised: type[DusError]) -> DusEr
         return raised(
             f"{subject}: the disk of the cache is full",
             hint="Choose another with --cache-dir, or keep nothing of the source with --stream.",
+        )
+    if isinstance(error, _NONSENSE):
+        return raised(
+            f"{subject}: the answer of the Hub ({constants.ENDPOINT}) makes no sense: "
+            f"{type(error).__name__}: {_fact(error)}",
+            hint=WHO_ELSE,
         )
     return None
 

@@ -17,7 +17,7 @@ from dus_cli.errors import OutputError
 from dus_cli.format.folder import CHECKSUMS, CONFIG
 from dus_cli.format.header import LENGTH_BYTES
 from dus_cli.sources.hub import Access, quiet
-from dus_cli.sources.hub_errors import hub_errors, patiently
+from dus_cli.sources.hub_errors import hub_errors, is_passing, is_refused_for_now, patiently
 from dus_cli.verify.run import Progress
 
 _WEIGHTS: Final = (".safetensors", ".safetensors.index.json", CHECKSUMS)
@@ -124,6 +124,8 @@ class Publication:
                     create_pr=self._place.pull_request,
                 ),
                 self._access.remark,
+                # Where the answer got lost, another try would open another pull request.
+                passing=is_refused_for_now if self._place.pull_request else is_passing,
             )
         self.published = Published(
             repository=self._place.repository,

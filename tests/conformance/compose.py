@@ -24,7 +24,7 @@ _COUNTS: Final = (
 _BY_PLACE: Final = (*BY_PLACE, "layer_rope_theta", "rope_types")
 """Lists in a config, or in the owner of the layers, that forward passes index by their place."""
 
-_NUMBERS: Final = ("attn_layer_indices",)
+_NUMBERS: Final = ("attn_layer_indices", "fullatt_block_indexes")
 """Lists in a config of the layers' numbers that forward passes look up their place in."""
 
 _STATES: Final = {

@@ -201,6 +201,8 @@ OVERRIDES: Final[Overrides] = {
     "mellum": {"layer_types": _WINDOWS, "mlp_layer_types": _EXPERTS},
     "mimi": {"num_filters": 4, "upsample_groups": 32},
     "minicpm3": _HEAD_EACH,
+    "minicpm_ocr_vision": {"insert_layer_id": 2},
+    "minicpmv4_7_vision": {"insert_layer_id": 2},
     "ministral": {"head_dim": 8, "layer_types": _WINDOWS},
     "mistral4": {**_HEAD_EACH, "first_k_dense_replace": 2, "head_dim": 16, "qk_nope_head_dim": 8},
     "mistral_large4_text": {

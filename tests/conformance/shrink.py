@@ -194,7 +194,7 @@ def _shrunk(
             continue
         if hasattr(value, "to_dict"):
             fields = fields_for(value, recipe, overrides, layers=_layers_of(name, layers))
-            yield name, {"model_type": value.model_type, **_outputs(value, fields), **fields}
+            yield name, {"model_type": value.model_type, **fields, **_outputs(value, fields)}
         elif type(value) is int and _LAYER_COUNTS.fullmatch(name):
             # With `depths`, what is counted is stages, each of as many layers as the list says.
             if not hasattr(config, "depths"):

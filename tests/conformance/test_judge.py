@@ -14,6 +14,7 @@ pytest.importorskip("torch", reason="needs the extra `conformance`")
 pytest.importorskip("transformers", reason="needs the extra `conformance`")
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from dus_cli.format.checkpoint import open_checkpoint
 from dus_cli.model.layer_map import LayerMap
@@ -218,3 +219,21 @@ def test_a_crash_and_a_result_that_does_not_load_are_wrong(
         assert rule(original("llama"), 1)[0].verdict is Verdict.WRONG
     monkeypatch.setattr(judge, "upscale", crash)
     assert rule(original("llama"), 1)[0].verdict is Verdict.WRONG
+
+
+def test_a_tensor_that_no_model_has_is_wrong(
+    original: Original_of, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_more(folder: Path, model_type: str) -> None:
+        del model_type
+        checkpoint = open_checkpoint(folder)
+        path = folder / checkpoint.shards[-1].name
+        tensors = load_file(path) | {"model.extra.weight": torch.zeros(1)}
+        save_file(tensors, path, metadata={"format": "pt"})
+        if checkpoint.index is not None:
+            index = folder / "model.safetensors.index.json"
+            content = json.loads(index.read_text(encoding="utf-8"))
+            content["weight_map"]["model.extra.weight"] = path.name
+            index.write_text(json.dumps(content), encoding="utf-8")
+
+    assert judged_after(one_more, original("llama"), "llama", monkeypatch) is Verdict.WRONG

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 from huggingface_hub.utils import _http
 from typer.testing import CliRunner
 
@@ -53,7 +53,8 @@ def dus_against(hub: Hub, folder: Path, *, large: int = 1000) -> Iterator[Dus]:
             assert secret not in result.output, result.output
         assert result.exit_code in EXIT_CODES
         if result.exit_code > 1:
-            assert result.stderr.count("Error: ") == 1, result.stderr
+            errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+            assert len(errors) == 1, result.stderr
         return Ended(exit_code=result.exit_code, stdout=result.stdout, stderr=result.stderr)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -68,7 +69,7 @@ def dus_against(hub: Hub, folder: Path, *, large: int = 1000) -> Iterator[Dus]:
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTP_PROXY", "ALL_PROXY"):
             patch.delenv(name, raising=False)
             patch.delenv(name.lower(), raising=False)
-        for module in (hub_errors, _http):
+        for module in (hub_errors, _http, file_download):
             patch.setattr(module, "time", types.SimpleNamespace(sleep=lambda seconds: None))
         patch.setattr(publish, "_LARGE", large)
         patch.setenv("COLUMNS", "80")

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>'")
 CARD = "---\nlicense: apache-2.0\n---\n# Base\n"
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def base(tmp_path: Path, hub: Hub) -> Path:
     """A checkpoint in three shards, here and on the Hub as org/base."""
     folder = mistral_checkpoint(tmp_path / "base", layers=8, shards=3)
@@ -62,7 +62,7 @@ def entries(folder: Path) -> set[str]:
 @pytest.mark.parametrize("large", [1, 3000, 10**9], ids=["large", "mixed", "small"])
 @pytest.mark.parametrize("way", WAYS)
 def test_the_repository_holds_what_a_run_here_writes(
-    way: str, large: int, hub: Hub, tmp_path: Path, base: Path
+    way: str, large: int, hub: Hub, tmp_path: Path
 ) -> None:
     source, options = WAYS[way]
     with dus_against(hub, tmp_path, large=large) as dus:
@@ -77,10 +77,9 @@ def test_the_repository_holds_what_a_run_here_writes(
             (made,) = entries(tmp_path) - {"base", "expected"}
             assert contents(tmp_path / made) == expected
         assert dus("verify", "org/deep", "--base", "org/base", "--strict").exit_code == 0
-    assert base.is_dir()
 
 
-def test_a_result_is_told_as_json(hub: Hub, base: Path, dus: Dus) -> None:
+def test_a_result_is_told_as_json(hub: Hub, dus: Dus) -> None:
     ended = dus(*pushed("hf://org/base", "--stream", "--json"), token=MEMBER)
     told = json.loads(ended.stdout)
     commit = hub.repositories["org/deep"].sha
@@ -88,26 +87,22 @@ def test_a_result_is_told_as_json(hub: Hub, base: Path, dus: Dus) -> None:
     assert told["published"]["repository"] == "org/deep"
     assert told["published"]["commit"] == commit
     assert commit in told["published"]["url"]
-    assert base.is_dir()
 
 
 # --- Where it goes ---
 
 
 @pytest.mark.parametrize("way", ["from here", "streamed"])
-def test_a_private_repository_is_made(way: str, hub: Hub, base: Path, dus: Dus) -> None:
+def test_a_private_repository_is_made(way: str, hub: Hub, dus: Dus) -> None:
     source, options = WAYS[way]
     assert dus(*pushed(source, *options, "--private"), token=MEMBER).exit_code == 0
     assert hub.repositories["org/deep"].private
     assert dus("inspect", "org/deep").exit_code == 2
     assert dus("inspect", "org/deep", token=MEMBER).exit_code == 0
-    assert base.is_dir()
 
 
 @pytest.mark.parametrize("way", ["from here", "streamed"])
-def test_a_branch_is_made_and_main_stays(
-    way: str, hub: Hub, tmp_path: Path, base: Path, dus: Dus
-) -> None:
+def test_a_branch_is_made_and_main_stays(way: str, hub: Hub, tmp_path: Path, dus: Dus) -> None:
     source, options = WAYS[way]
     expected = local_result(dus, tmp_path, source)
     hub.add("org/deep", {"README.md": b"# Soon\n"})
@@ -116,13 +111,12 @@ def test_a_branch_is_made_and_main_stays(
     assert published(hub, "org/deep") == {"README.md": b"# Soon\n"}
     assert published(hub, "org/deep", "deeper") == expected
     assert dus("verify", "org/deep@deeper", "--base", "org/base").exit_code == 0
-    assert base.is_dir()
 
 
 @pytest.mark.parametrize("token", [MEMBER, STRANGER])
 @pytest.mark.parametrize("way", ["from here", "streamed"])
 def test_a_pull_request_proposes_it(
-    way: str, token: str, hub: Hub, tmp_path: Path, base: Path, dus: Dus
+    way: str, token: str, hub: Hub, tmp_path: Path, dus: Dus
 ) -> None:
     source, options = WAYS[way]
     expected = local_result(dus, tmp_path, source)
@@ -133,17 +127,15 @@ def test_a_pull_request_proposes_it(
     assert published(hub, "org/deep") == {"README.md": b"# Soon\n"}
     assert published(hub, "org/deep", "refs/pr/1") == expected
     assert list(hub.repositories["org/deep"].pulls) == ["refs/pr/1"]
-    assert base.is_dir()
 
 
 @pytest.mark.parametrize("way", ["from here", "streamed"])
-def test_a_pull_request_needs_a_repository(way: str, hub: Hub, base: Path, dus: Dus) -> None:
+def test_a_pull_request_needs_a_repository(way: str, hub: Hub, dus: Dus) -> None:
     source, options = WAYS[way]
     ended = dus(*pushed(source, *options, "--pull-request"), token=MEMBER)
     assert ended.exit_code == 4
     assert "org/deep: a pull request needs a repository that exists" in ended.stderr
     assert "org/deep" not in hub.repositories
-    assert base.is_dir()
 
 
 # --- What is there already ---
@@ -178,7 +170,7 @@ def test_a_checkpoint_is_not_replaced_unasked(
 
 @pytest.mark.parametrize("way", ["from here", "streamed"])
 def test_with_force_old_weights_go_and_the_rest_stays(
-    way: str, hub: Hub, tmp_path: Path, base: Path, dus: Dus
+    way: str, hub: Hub, tmp_path: Path, dus: Dus
 ) -> None:
     source, options = WAYS[way]
     expected = local_result(dus, tmp_path, source)
@@ -188,7 +180,6 @@ def test_with_force_old_weights_go_and_the_rest_stays(
     stays = {name: text for name, text in OLD.items() if text == b"stays"}
     assert published(hub, "org/deep") == expected | stays
     assert len(hub.repositories["org/deep"].commits) == commits + 1
-    assert base.is_dir()
 
 
 @pytest.mark.parametrize(
@@ -197,7 +188,7 @@ def test_with_force_old_weights_go_and_the_rest_stays(
     ids=["new branch", "pull request"],
 )
 def test_where_main_stays_as_it_is_old_weights_are_no_obstacle(
-    options: list[str], revision: str, hub: Hub, tmp_path: Path, base: Path, dus: Dus
+    options: list[str], revision: str, hub: Hub, tmp_path: Path, dus: Dus
 ) -> None:
     expected = local_result(dus, tmp_path, "base")
     hub.add("org/deep", dict(OLD))
@@ -208,28 +199,23 @@ def test_where_main_stays_as_it_is_old_weights_are_no_obstacle(
     assert published(hub, "org/deep") == OLD
 
 
-def test_an_existing_branch_with_weights_is_not_replaced_unasked(
-    hub: Hub, base: Path, dus: Dus
-) -> None:
+def test_an_existing_branch_with_weights_is_not_replaced_unasked(hub: Hub, dus: Dus) -> None:
     hub.add("org/deep", dict(OLD), revision="deeper")
     ended = dus(*pushed("base", "--push-revision", "deeper"), token=MEMBER)
     assert ended.exit_code == 4
     assert published(hub, "org/deep", "deeper") == OLD
 
 
-def test_what_is_no_checkpoint_is_no_obstacle(
-    hub: Hub, tmp_path: Path, base: Path, dus: Dus
-) -> None:
+def test_what_is_no_checkpoint_is_no_obstacle(hub: Hub, tmp_path: Path, dus: Dus) -> None:
     expected = local_result(dus, tmp_path, "base")
     stays = {"images/figure.png": b"stays"}
     hub.add("org/deep", {"README.md": b"# Soon\n", **stays})
     assert dus(*pushed("base"), token=MEMBER).exit_code == 0
     assert published(hub, "org/deep") == expected | stays
-    assert base.is_dir()
 
 
 def test_what_is_made_here_already_is_published_as_it_is(
-    hub: Hub, tmp_path: Path, base: Path, dus: Dus
+    hub: Hub, tmp_path: Path, dus: Dus
 ) -> None:
     """So a push that failed after the making is made up for by the same command."""
     expected = local_result(dus, tmp_path, "base")
@@ -240,10 +226,9 @@ def test_what_is_made_here_already_is_published_as_it_is(
     ended = dus("upscale", "base", "--drop", "1", "--push-to", "org/other", "-o", "expected")
     assert ended.exit_code == 4
     assert "org/other" not in hub.repositories
-    assert base.is_dir()
 
 
-def test_what_the_hub_has_is_not_sent_again(hub: Hub, base: Path, dus: Dus) -> None:
+def test_what_the_hub_has_is_not_sent_again(hub: Hub, dus: Dus) -> None:
     assert dus(*pushed("hf://org/base", "--stream"), token=MEMBER).exit_code == 0
     first = sum(request.bytes_received for request in hub.requests if request.method == "PUT")
     hub.forget()
@@ -251,7 +236,6 @@ def test_what_the_hub_has_is_not_sent_again(hub: Hub, base: Path, dus: Dus) -> N
     assert ended.exit_code == 0, ended.stderr
     assert first > 0
     assert [request for request in hub.requests if request.method == "PUT"] == []
-    assert base.is_dir()
 
 
 # --- Who may ---
@@ -316,16 +300,16 @@ def test_a_streamed_push_takes_the_room_of_one_shard(
         f"model.layers.{layer}.mlp.up_proj.weight": random.bytes(3 << 20) for layer in range(12)
     }
     arrays = {name: np.frombuffer(each, np.uint8) for name, each in tensors.items()}
-    write_checkpoint(tmp_path / "base", arrays, mistral_config(12), shards=6)
-    offer(hub, tmp_path / "base")
+    write_checkpoint(tmp_path / "model", arrays, mistral_config(12), shards=6)
+    offer(hub, tmp_path / "model", "org/model")
     work = tmp_path / "work"
     work.mkdir()
     with dus_against(hub, work, large=1_000_000) as dus:
-        words = ("upscale", "org/base", "--drop", "3", "--stream", "--push-to", "org/deep")
+        words = ("upscale", "org/model", "--drop", "3", "--stream", "--push-to", "org/deep")
         ended = dus(*words, token=MEMBER)
         assert ended.exit_code == 0, ended.stderr
         assert entries(work) == set()
-        largest = max(path.stat().st_size for path in (tmp_path / "base").glob("*.safetensors"))
+        largest = max(path.stat().st_size for path in (tmp_path / "model").glob("*.safetensors"))
         weights = {
             name: text
             for name, text in published(hub, "org/deep").items()
@@ -334,14 +318,13 @@ def test_a_streamed_push_takes_the_room_of_one_shard(
         total = sum(len(text) for text in weights.values())
         assert total > 8 * largest
         assert largest <= max(taken) < 2.2 * largest
-        assert dus("upscale", tmp_path / "base", "--drop", "3", "-o", "here").exit_code == 0
+        assert dus("upscale", tmp_path / "model", "--drop", "3", "-o", "here").exit_code == 0
         assert weights.items() <= contents(work / "here").items()
 
 
-def test_in_a_process_of_its_own(hub: Hub, tmp_path: Path, base: Path) -> None:
+def test_in_a_process_of_its_own(hub: Hub, tmp_path: Path) -> None:
     ended = run_dus(hub, *pushed("hf://org/base", "--stream"), token=MEMBER, cwd=tmp_path)
     assert (ended.returncode, ended.stdout) == (0, "org/deep\n"), ended.stderr
     assert "Warning" not in ended.stderr
     assert MEMBER not in ended.stderr
     assert entries(tmp_path) == {"base"}
-    assert base.is_dir()

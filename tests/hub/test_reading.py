@@ -15,7 +15,7 @@ from tests.hub.command import Dus, contents, offer
 from tests.hub.server import Hub, Request
 
 FIRST_BYTES = 1 << 16
-NOT_THE_SAME = {"bytes_free", "bytes_read", "seconds", "read_bytes", "elapsed"}
+OF_THE_RUN = {"bytes_free", "bytes_read", "bytes_to_cache", "seconds"}
 """What a report says of the run and not of the model."""
 
 INSPECT = ("inspect", "--json")
@@ -33,14 +33,16 @@ def fetched(hub: Hub) -> list[Request]:
 
 
 def report(text: str) -> object:
-    """A JSON report without what is about the run."""
+    """A JSON report without what is about the run, and what the command called the model."""
 
     def cleaned(value: object) -> object:
         if isinstance(value, dict):
-            return {key: cleaned(each) for key, each in value.items() if key not in NOT_THE_SAME}
+            return {key: cleaned(each) for key, each in value.items() if key not in OF_THE_RUN}
         return [cleaned(each) for each in value] if isinstance(value, list) else value
 
-    return cleaned(json.loads(text))
+    parsed = json.loads(text)
+    parsed.pop("name", None)
+    return cleaned(parsed)
 
 
 def downloaded(hub: Hub, folder: Path, above: Path) -> Path:
@@ -245,6 +247,20 @@ def test_a_repository_is_judged_as_the_folder_is(
     assert report(there.stdout) == report(here.stdout.replace(str(snapshot), "org/base"))
 
 
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_once_downloaded_it_has_the_faults_of_the_folder(
+    folder: str, hub: Hub, tmp_path: Path, dus: Dus
+) -> None:
+    FOLDERS[folder](tmp_path / "made")
+    offer(hub, tmp_path / "made")
+    there, here = (dus("verify", "--deep", "--json", name) for name in ("org/base", "made"))
+    assert there.exit_code == here.exit_code, there.stderr
+    keys = ("valid", "findings") if here.exit_code < 2 else ("error",)
+    for key in keys:
+        expected = json.loads(here.stdout.replace('"made', '"org/base'))[key]
+        assert json.loads(there.stdout)[key] == expected
+
+
 @pytest.mark.parametrize("folder", ["sharded", "with_everything", "in_mistrals_format"])
 @pytest.mark.parametrize("options", [(), ("--max-shard-size", "2kB")])
 def test_plan_and_result_are_those_of_the_downloaded_folder(
@@ -269,6 +285,23 @@ def test_the_cache_is_read_and_not_the_hub(hub: Hub, tmp_path: Path, dus: Dus) -
     for words in (INSPECT, PLAN, VERIFY, ("upscale", "--drop", "1", "-o", "second")):
         assert dus(*words, "org/base").exit_code == 0
     assert {request.path for request in hub.requests} == {"/api/models/org/base"}
+    assert contents(tmp_path / "second") == contents(tmp_path / "first")
+
+
+def test_a_file_that_was_cut_short_in_the_cache_is_fetched_anew(
+    hub: Hub, tmp_path: Path, dus: Dus
+) -> None:
+    with_everything(tmp_path / "made")
+    offer(hub, tmp_path / "made")
+    words = ("upscale", "org/base", "--drop", "1", "-o")
+    assert dus(*words, "first").exit_code == 0
+    snapshot = hub.home / "hub" / "models--org--base" / "snapshots"
+    damaged = ["model-00003-of-00005.safetensors", "tokenizer.json", "1_Pooling/config.json"]
+    for name in damaged:
+        (path,) = snapshot.glob(f"*/{name}")
+        path.write_bytes(path.read_bytes()[:-1])
+    ended = dus(*words, "second")
+    assert ended.exit_code == 0, ended.stderr
     assert contents(tmp_path / "second") == contents(tmp_path / "first")
 
 

@@ -506,3 +506,10 @@ def test_a_count_at_the_top_that_no_other_stack_has_repeats_that_of_a_section() 
     config = {"num_hidden_layers": 4, "model_config": {"num_layers": 4}}
     (chosen,) = choose_stacks(config, stacks({"model.layers": 4}))
     assert {chosen.section, *chosen.mirrors} == {(), ("model_config",)}
+
+
+def test_the_section_of_another_stack_is_no_repetition() -> None:
+    config = {"text_config": text(4), "multimodal_config": text(4)}
+    found = stacks({"text_model.layers": 4, "multimodal_model.layers": 4})
+    (chosen,) = choose_stacks(config, found, "multimodal_model.layers")
+    assert (chosen.section, chosen.mirrors) == (("multimodal_config",), ())

@@ -349,10 +349,10 @@ def test_rule_that_cannot_be_followed_is_refused(rules: dict[str, FieldKind], me
         ),
         (
             "glm5_next_text",
-            {"indexer_types": ["full", "shared", "shared", "full"]},
+            {"indexer_types": ["full", "shared"] * 2},
             4,
-            1,
-            {"indexer_types": ["full", *["shared"] * 4, "full"]},
+            0,
+            {"indexer_types": ["full", "shared"] * 4},
         ),
         ("sam_vision_model", {}, 4, 1, {"global_attn_indexes": [2, 4]}),
         (
@@ -426,6 +426,14 @@ def test_patterns_by_number_are_kept_where_they_come_out_right(
         ("granite_speech_encoder", {}, 4, 1, "num_layers"),
         ("blip_2_qformer", {}, 3, 1, "cross_attention_frequency"),
         ("glm5_next_text", {"indexer_types": ["full", "full", "shared"]}, 3, 1, "indexer_types"),
+        # The copy of a layer without an indexer would stand behind another one.
+        (
+            "glm5_next_text",
+            {"indexer_types": ["full", "full", "shared", "full", "full"]},
+            5,
+            2,
+            "indexer_types",
+        ),
         ("anything", {"full_attention_interval": 3}, 4, 1, "full_attention_interval"),
         ("anything", {"use_sliding_window": True, "max_window_layers": 2}, 4, 1, "max_window"),
     ],

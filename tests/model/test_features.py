@@ -29,7 +29,8 @@ def stages(count: int) -> list[str]:
         pytest.param(STATES, -3, -7, id="before the seam, from the end"),
         pytest.param(STATES, [2, 4, 6, 8], [2, 4, 6, 12], id="several"),
         pytest.param(STATES, [[1], [8]], [[1], [12]], id="lists in lists"),
-        pytest.param(STATES, 9, 9, id="none such"),
+        pytest.param(STATES, 9, 13, id="none such"),
+        pytest.param(STATES, -10, -10, id="none such, from the end"),
         pytest.param(STATES, True, True, id="no number"),
         pytest.param(STATES, "all", "all", id="a word"),
         pytest.param(LAYERS, [2, 5, 6, 7], [2, 5, 10, 11], id="layers, not states"),
@@ -129,3 +130,25 @@ def test_the_word_of_the_user_goes_first(field: str) -> None:
     rules = {field: FieldKind.KEEP}
     new = rewritten(config, layer_names("encoder.layer", 4), 1, rules=rules).config
     assert {name for name in stated if new[name] == stated[name]} == {field}
+
+
+@pytest.mark.parametrize(("layers", "expected"), [(27, None), (8, 10), (6, 10)])
+def test_a_place_between_layers_that_is_left_to_a_default_moves_too(
+    layers: int, expected: int | None
+) -> None:
+    config = {"model_type": "minicpm_ocr_vision", "num_hidden_layers": layers}
+    names = layer_names("encoder.layers", layers)
+    new = rewritten(config, names, 2 if layers > 6 else 1).config
+    assert new.get("insert_layer_id") == expected
+
+
+def test_a_place_between_layers_is_stated_for_the_whole_model_too() -> None:
+    config = {
+        "model_type": "minicpm_ocr",
+        "text_config": {"model_type": "qwen3", "num_hidden_layers": 4},
+        "vision_config": {"model_type": "minicpm_ocr_vision", "num_hidden_layers": 8},
+    }
+    names = [*layer_names("language_model.layers", 4), *layer_names("vision_tower.layers", 8)]
+    new = rewritten(config, names, 2, stack="vision_tower.layers").config
+    assert (new["insert_layer_id"], new["vision_config"]["insert_layer_id"]) == (10, 10)
+    assert "insert_layer_id" not in rewritten(config, names, 1).config

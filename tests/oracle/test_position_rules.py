@@ -10,7 +10,17 @@ from dus_cli.model.position_rules import POSITION_RULES, PositionRule
 
 transformers = pytest.importorskip("transformers", reason="needs the extra `oracle`")
 
-LISTS = ("layer_types", "mlp_layer_types", "no_rope_layers", "indexer_types")
+LISTS = (
+    "layer_types",
+    "mlp_layer_types",
+    "no_rope_layers",
+    "indexer_types",
+    "layer_rope_theta",
+    "num_key_value_heads_per_layer",
+)
+FROM_FIELDS = LISTS[:4]
+"""Lists that follow from a field with a number."""
+
 COUNTS = (11, 14, 17)
 DERIVED_FROM_ANOTHER = {
     (name, "layer_types") for name in ("jamba", "llama4_text", "recurrent_gemma", "smollm3")
@@ -66,7 +76,7 @@ def test_every_default_that_depends_on_the_number_of_a_layer_has_a_rule(list_fie
     assert not wrong, wrong
 
 
-@pytest.mark.parametrize("list_field", LISTS)
+@pytest.mark.parametrize("list_field", FROM_FIELDS)
 def test_rules_read_their_field_as_the_model_type_does(list_field: str) -> None:
     classes, checked, wrong = config_classes(), 0, []
     for rule in listing_rules(list_field):
