@@ -103,7 +103,7 @@ def _mains(names: Container[str], config: Any) -> Iterator[dict[str, Any]]:
             if next(iter(main)) not in names:
                 continue
             yield dict(main)
-            if source is _ids:
+            if source is _ids and len(main) == 1:
                 for sense in _SENSES:
                     for more in sense(config):
                         if (name := next(iter(more))) in names:
