@@ -34,6 +34,7 @@ def models(hub: Hub, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -
     made = tmp_path_factory.mktemp("models")
     mistral_checkpoint(tmp_path / "org" / "name", layers=2)
     mistral_checkpoint(tmp_path / "mistral-7b", layers=2)
+    mistral_checkpoint(tmp_path / "hf:" / "org" / "name", layers=2)
     offer(hub, mistral_checkpoint(made / "3", layers=3), "org/name")
     hub.tag("org/name", "v1")
     first = hub.repositories["org/name"].sha
