@@ -1,5 +1,7 @@
 """Work on many items in processes of their own, each bounded in time and memory."""
 
+import contextlib
+import ctypes
 import multiprocessing
 import resource
 import time
@@ -11,6 +13,10 @@ from typing import Any, Final
 
 JOBS: Final = 2
 SECONDS: Final = 180
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+"""Of malloc.h."""
+
 BYTES: Final = 3 << 30
 """Address space of one process."""
 
@@ -26,6 +32,7 @@ class Outcome:
 
 def run(work: Callable[[str], Any], items: Sequence[str]) -> Iterator[Outcome]:
     """Outcomes as they come. Modules that are loaded already are not loaded again (fork)."""
+    _keep_freed_memory()
     context = multiprocessing.get_context("fork")
     waiting = list(reversed(items))
     running: list[tuple[str, BaseProcess, Connection, float]] = []
@@ -48,6 +55,15 @@ def run(work: Callable[[str], Any], items: Sequence[str]) -> Iterator[Outcome]:
                 process.kill()
                 process.join()
                 yield Outcome(item=item, error=f"takes more than {SECONDS} s")
+
+
+def _keep_freed_memory() -> None:
+    """Lets glibc keep what is freed: giving every tensor back to the kernel, to be zeroed once
+    more for the next one, took half of the time."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def _received(item: str, process: BaseProcess, pipe: Connection) -> Outcome:
