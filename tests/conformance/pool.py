@@ -62,7 +62,7 @@ def _keep_freed_memory() -> None:
     more for the next one, took half of the time."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(_M_MMAP_THRESHOLD, (1 << 31) - 1)
         libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
