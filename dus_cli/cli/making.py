@@ -18,6 +18,7 @@ from dus_cli.plan import Plan
 from dus_cli.sources.find import bytes_to_fetch, download, streams
 from dus_cli.sources.local import Source
 from dus_cli.sources.names import SCHEME
+from dus_cli.verify.record import RECORD
 
 if TYPE_CHECKING:
     from dus_cli.sources.hub import Access
@@ -123,7 +124,7 @@ def make(making: Making, output: Output) -> None:
     started = time.monotonic()
     written, published = 0, None
     with progress_bars(output) as progress:
-        publication = _publication(making, progress)
+        publication = _publication(making, progress, documents[RECORD])
         if made:
             output.note([f"{target} is made already; it is published as it is."])
         else:
@@ -221,12 +222,12 @@ def _is_made(target: Path, documents: Mapping[str, bytes]) -> bool:
         return False
 
 
-def _publication(making: Making, progress: Bars) -> "Publication | None":
+def _publication(making: Making, progress: Bars, record: bytes) -> "Publication | None":
     if making.place is None or making.access is None:
         return None
     from dus_cli.sources.publish import Publication
 
-    return Publication(making.place, making.access, progress)
+    return Publication(making.place, making.access, progress, record)
 
 
 def _checksums(result: Checkpoint, progress: Bars) -> bytes:

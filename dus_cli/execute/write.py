@@ -164,7 +164,8 @@ def execute(
             staging.discard()
             raise
         except OSError as error:
-            raise _output_error(error, target, staging) from error
+            kept = None if delivery is not None else staging.folder.name
+            raise _output_error(error, target, kept) from error
         finally:
             if delivery is not None:
                 staging.discard()  # What was delivered is a hole here, not a finished file.
@@ -414,11 +415,12 @@ def _shares_blocks(source: Path, files: Sequence[OutputFile], staging: Staging) 
     return True
 
 
-def _output_error(error: OSError, target: Path, staging: Staging) -> DusError:
+def _output_error(error: OSError, target: Path, kept: str | None) -> DusError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    hint = f"What is finished waits in {kept}; the same command goes on there."
     return OutputError(
         f"{target}: {'the disk is full' if full else error.strerror or error}",
-        hint=f"What is finished waits in {staging.folder.name}; the same command goes on there.",
+        hint=hint if kept else "Nothing was kept; choose another place to work in with -o.",
     )
 
 

@@ -4,6 +4,7 @@ Until that commit the repository is as it was. A file whose content the Hub has 
 again, so that a second run of the same command goes on where the first one stopped.
 """
 
+import tempfile
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from dus_cli.format.folder import CHECKSUMS, CONFIG
 from dus_cli.format.header import LENGTH_BYTES
 from dus_cli.sources.hub import Access, quiet
 from dus_cli.sources.hub_errors import hub_errors, is_passing, is_refused_for_now, patiently
+from dus_cli.verify.record import RECORD
 from dus_cli.verify.run import Progress
 
 _WEIGHTS: Final = (".safetensors", ".safetensors.index.json", CHECKSUMS)
@@ -65,10 +67,14 @@ class Publication:
     All methods raise OutputError for what the Hub refuses or cannot do.
     """
 
-    def __init__(self, place: Place, access: Access, progress: Progress) -> None:
-        """Makes the repository if need be, and checks that it may be written to."""
+    def __init__(self, place: Place, access: Access, progress: Progress, record: bytes) -> None:
+        """Makes the repository if need be, and checks that it may be written to.
+
+        `record` is the dus.json that the checkpoint will have.
+        """
         quiet()
         self._place, self._access, self._progress = place, access, progress
+        self._record = record
         self._api = HfApi(
             token=access.token, library_name="dus", library_version=dus_cli.__version__
         )
@@ -159,7 +165,8 @@ class Publication:
         """The weights that are where the new ones go; makes the branch if there is none.
 
         Raises OutputError if they must not be replaced. In a new branch and a pull request they
-        may: elsewhere they stay.
+        may, as elsewhere they stay; and where they are those of this very checkpoint, from a run
+        that was not told that its commit was made.
         """
         place = self._place
         is_new = False
@@ -175,7 +182,8 @@ class Publication:
                 hint="Leave out --pull-request to make it.",
             ) from None
         stale = frozenset(name for name in present if name.endswith(_WEIGHTS))
-        if stale and not (place.replace or place.pull_request or is_new):
+        free = place.replace or place.pull_request or is_new
+        if stale and not free and not self._is_there(present):
             raise OutputError(
                 f"{place.repository}: holds a checkpoint already ({min(stale)})",
                 hint="Choose another name or a new --push-revision, or replace it with --force.",
@@ -187,6 +195,21 @@ class Publication:
                 self._access.remark,
             )
         return stale
+
+    def _is_there(self, present: list[str]) -> bool:
+        if RECORD not in present:
+            return False
+        with tempfile.TemporaryDirectory(prefix="dus-") as place:
+            path = patiently(
+                lambda: self._api.hf_hub_download(
+                    self._place.repository,
+                    RECORD,
+                    revision=self._place.revision,
+                    cache_dir=place,
+                ),
+                self._access.remark,
+            )
+            return Path(path).read_bytes() == self._record
 
     def _files(self, revision: str | None) -> list[str]:
         return patiently(

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dus_cli.sources.hub_errors import TRIES
 from dus_cli.sources.publish import Publication
 from tests.checkpoints import mistral_checkpoint, mistral_config, write_checkpoint
 from tests.hub.client import run_dus
 from tests.hub.command import Dus, contents, dus_against, offer, published
+from tests.hub.faults import Cut, Fault
 from tests.hub.server import MEMBER, READER, STRANGER, Hub
 
 # The way of the client to upload without Xet is one that its HTTP library is to give up.
@@ -166,6 +168,20 @@ def test_a_checkpoint_is_not_replaced_unasked(
     assert hub.repositories["org/deep"].sha == commit
     assert weights_fetched(hub, base) == 0
     assert entries(tmp_path) == {"base"}
+
+
+@pytest.mark.parametrize("way", ["from here", "streamed"])
+def test_a_run_that_was_not_told_of_its_commit_is_run_again(
+    way: str, hub: Hub, tmp_path: Path, dus: Dus
+) -> None:
+    source, options = WAYS[way]
+    expected = local_result(dus, tmp_path, source)
+    hub.inject(Fault(Cut(after=0), path="*/commit/*", times=TRIES))
+    assert dus(*pushed(source, *options), token=MEMBER).exit_code == 4
+    assert published(hub, "org/deep") == expected
+    ended = dus(*pushed(source, *options), token=MEMBER)
+    assert ended.exit_code == 0, ended.stderr
+    assert published(hub, "org/deep") == expected
 
 
 @pytest.mark.parametrize("way", ["from here", "streamed"])
