@@ -296,7 +296,9 @@ def _refuse_shared_count(
     config: Section, chosen: CountedStack, stacks: Sequence[LayerStack], own: _OwnSections
 ) -> None:
     """Refuses a stack when the fields that count it count another one as well."""
-    for stack in _fitting(chosen.section, stacks, own):
+    fitting = _fitting(chosen.section, stacks, own)
+    # Where the section fits no name, its fields may be about any stack.
+    for stack in fitting if chosen.stack in fitting else stacks:
         if (
             stack is chosen.stack
             or stack.missing_numbers

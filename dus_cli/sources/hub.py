@@ -224,7 +224,9 @@ def download(repository: Repository, paths: list[str], *, progress: bool) -> Pat
 def _remember(repository: Repository) -> None:
     """Notes in the cache which commit the revision means, for runs without the Hub; the client
     does so only where it was not told the commit."""
-    if repository.revision != repository.commit:
+    # git has no such names, so they are nothing that the Hub should have known.
+    sound = ".." not in repository.revision and not repository.revision.startswith("/")
+    if sound and repository.revision != repository.commit:
         note = repository.snapshot.parent.parent / "refs" / repository.revision
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(repository.commit, encoding="ascii")
