@@ -71,7 +71,7 @@ _TRAILING_FIELD: Final = "num_nextn_predict_layers"
 
 _SECTION_WORDS: Final = {
     "text": ("text", "llm", "language", "lm"),
-    "vision": ("vision", "visual", "vit", "image"),
+    "vision": ("vision", "visual", "vit", "image", "video"),
     "audio": ("audio", "speech", "sound"),
     "bridge": ("qformer", "projector"),
     "mask": ("mask",),

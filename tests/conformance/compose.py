@@ -31,10 +31,11 @@ _STATES: Final = {
     "_out_indices": 0,
     "backbone_out_indices": 1,
     "cat_hidden_layers": 0,
+    "insert_layer_id": 1,
     "intermediate_layers_indices": 0,
 }
-"""Lists of the hidden states that other parts read, and what makes an entry the number of a state:
-0 goes into the first layer."""
+"""Hidden states that other parts read, one or a list, and what makes an entry the number of a
+state: 0 goes into the first layer."""
 
 
 class NoListError(Exception):
@@ -91,6 +92,7 @@ def compose(model: Any, lists: Sequence[LayerList]) -> Any:
             replaced[id(before)] = type(before)(*_packed(before, copies))
         setattr(parent, name, replaced[id(before)])
         for part in _around(reference, owner):
+            _extend_shared(part, entry)
             _gather(vars(part), entry)
             _count_anew(vars(part), entry)
             _renumber(vars(part), entry)
@@ -103,6 +105,21 @@ def compose(model: Any, lists: Sequence[LayerList]) -> Any:
             if _count_anew(vars(config), entry):
                 _renumber(vars(config), entry)
     return reference
+
+
+def _extend_shared(owner: Any, entry: LayerList) -> None:
+    """Heads of DETR and its kin: one for each decoder layer, and all of the same parameters."""
+    if "decoder" not in entry.path.split("."):
+        return
+    for module in owner.children():
+        if not _is_list(module, entry.before) or isinstance(module, torch.nn.Sequential):
+            continue
+        parameters = [list(map(id, head.parameters())) for head in module]
+        if parameters[0] and all(each == parameters[0] for each in parameters):
+            shared = {id(parameter): parameter for parameter in module[0].parameters()}
+            for _ in range(len(entry.sources) - entry.before):
+                module.append(copy.deepcopy(module[0], dict(shared)))
+            del module[len(entry.sources) :]
 
 
 def _packed(before: Any, copies: list[Any]) -> list[Any]:
@@ -149,7 +166,10 @@ def _renumber(fields: dict[str, Any], entry: LayerList) -> None:
         for state in range(entry.before + 1)
     }
     for name, first in _STATES.items():
-        if isinstance(numbers := fields.get(name), list | tuple):
+        numbers = fields.get(name)
+        if type(numbers) is int:
+            fields[name] = moved.get(numbers + first, numbers + first) - first
+        if isinstance(numbers, list | tuple):
             fields[name] = [moved.get(number + first, number + first) - first for number in numbers]
     stages = [f"stage{state}" for state in moved]
     if fields.get("stage_names", ["", *stages[1:]])[1:] == stages[1:]:

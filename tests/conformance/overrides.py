@@ -68,6 +68,7 @@ OVERRIDES: Final[Overrides] = {
     },
     "conditional_detr": {"backbone_config": _RESNET},
     "dab-detr": {"backbone_config": _RESNET},
+    "data2vec-audio": {"num_conv_pos_embeddings": 3},  # one for each layer would be ambiguous
     "dbrx": {"attn_config": {"clip_qkv": 8, "kv_n_heads": 2, "rope_theta": 10000.0}},
     "deepseek_ocr2_encoder": _FROM_LAYER_2,
     "deepseek_ocr2_text": {"mlp_layer_types": _EXPERTS},
@@ -178,7 +179,14 @@ OVERRIDES: Final[Overrides] = {
     },
     "hunyuan_v1_dense": {"head_dim": 8},
     "hunyuan_v1_moe": {"head_dim": 8, "num_experts": 4, "moe_topk": Cycle((1, 2, 3))},
-    "hunyuan_vl_text": {"head_dim": 8},
+    "hunyuan_vl_text": {
+        "head_dim": 8,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "mrope_section": [1, 1, 1, 1],
+        },
+    },
     "informer": {
         "prediction_length": 4,
         "context_length": 8,

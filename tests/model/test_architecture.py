@@ -307,11 +307,21 @@ def test_one_side_is_refused_when_one_field_counts_both(prefix: str) -> None:
     assert caught.value.hint is not None
 
 
-@pytest.mark.parametrize("prefix", ["audio.encoder.layers", "audio.positions.layers"])
-def test_a_field_that_counts_two_stacks_of_a_sense_counts_neither_alone(prefix: str) -> None:
-    found = stacks({"audio.encoder.layers": 4, "audio.positions.layers": 4})
+@pytest.mark.parametrize(
+    ("config", "prefixes"),
+    [
+        ({"num_hidden_layers": 4}, ("audio.encoder.layers", "audio.positions.layers")),
+        ({"vision_config": {"num_hidden_layers": 4}}, ("image_tower.layers", "video_tower.layers")),
+    ],
+    ids=["without a section", "of one section"],
+)
+@pytest.mark.parametrize("named", [0, 1])
+def test_a_field_that_counts_two_stacks_of_a_sense_counts_neither_alone(
+    config: dict[str, Any], prefixes: tuple[str, str], named: int
+) -> None:
+    found = stacks(dict.fromkeys(prefixes, 4))
     with pytest.raises(RequestError, match="by one field, num_hidden_layers"):
-        choose_stacks({"num_hidden_layers": 4}, found, prefix)
+        choose_stacks(config, found, prefixes[named])
 
 
 def test_one_of_parallel_lists_is_refused() -> None:
