@@ -278,11 +278,11 @@ def _named(
     paths = [path for tier in _tiers(config) for path in tier]
     paths += [path for path in find_sections(config) if path not in paths]
     fitting = [path for path in paths if stack in _fitting(path, stacks, own)] or [()]
-    for path in fitting:
-        counted = _count(config, path, stack)
-        if counted is not None:
-            _refuse_shared_count(config, counted, stacks, own)
-            return counted
+    counting = [counted for path in fitting if (counted := _count(config, path, stack)) is not None]
+    if counting:
+        _refuse_many_sections(counting)
+        _refuse_shared_count(config, counting[0], stacks, own)
+        return counting[0]
     uncounted = _choose_uncounted(config, stacks)
     if uncounted is not None and uncounted.stack is stack:
         return uncounted
@@ -290,6 +290,24 @@ def _named(
         f"config.json has no field that says {stack.layer_count} layers for {stack.prefix}",
         hint="Its count would stay wrong in the result.",
     )
+
+
+def _refuse_many_sections(counting: Sequence[CountedStack]) -> None:
+    """Refuses a stack when sections beside each other count it and none bears its name.
+
+    Those of language models repeat each other (`_mirrors`).
+    """
+    paths = [counted.section for counted in counting]
+    sections = [path for path in paths if path and not _is_text(path)]
+    beside = [path for path in sections if path[: len(sections[0])] != sections[0]]
+    if beside:
+        stack = counting[0].stack
+        said = ", ".join(".".join(path) for path in (sections[0], *beside))
+        raise RequestError(
+            f"several sections of config.json say {counting[0].layer_count} layers, and none is "
+            f"called after {stack.prefix}: {said}",
+            hint="dus cannot tell which of them is about it, and the others must stay as they are.",
+        )
 
 
 def _refuse_shared_count(
@@ -507,7 +525,8 @@ def _sections_by_name(config: Section, stacks: Sequence[LayerStack]) -> _OwnSect
     `talker.code_predictor.layers`, and `talker_config.text_config` is not.
     """
     named = {
-        path: [part.removesuffix("_config") for part in path] for path in find_sections(config)
+        path: [part.removesuffix("_config").removesuffix("_model") for part in path]
+        for path in find_sections(config)
     }
     own: dict[str, frozenset[SectionPath]] = {}
     for stack in stacks:

@@ -324,6 +324,19 @@ def test_a_field_that_counts_two_stacks_of_a_sense_counts_neither_alone(
         choose_stacks(config, found, prefixes[named])
 
 
+PARTS = {"fov_config": {"num_layers": 4}, "patch_model_config": {"num_layers": 4}}
+
+
+def test_a_section_is_called_after_a_stack_with_model_or_without() -> None:
+    (chosen,) = choose_stacks(PARTS, stacks({"patch_encoder.layer": 4}), "patch_encoder.layer")
+    assert chosen.section == ("patch_model_config",)
+
+
+def test_sections_beside_each_other_that_may_be_about_a_stack_are_refused() -> None:
+    with pytest.raises(RequestError, match="fov_config, patch_model_config"):
+        choose_stacks(PARTS, stacks({"backbone.layer": 4}), "backbone.layer")
+
+
 def test_one_of_parallel_lists_is_refused() -> None:
     found = stacks({"transformer.attentions": 4, "transformer.ffns": 4})
     with pytest.raises(RequestError, match="several stacks"):
