@@ -1363,6 +1363,8 @@ def test_a_system_that_starts_no_more_threads_is_one_error(
     shutil.copytree(sound_pair, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     start, left = threading.Thread.start, [None] * started
+    # Progress bars of the Hub's client leave a thread behind, in tests that used it.
+    before = threading.active_count()
 
     def start_or_fail(thread: threading.Thread) -> None:
         if not left:
@@ -1377,4 +1379,4 @@ def test_a_system_that_starts_no_more_threads_is_one_error(
         assert not Path("target").exists()
     else:
         assert started, "one thread was enough"
-    assert threading.active_count() == 1
+    assert threading.active_count() == before
