@@ -17,7 +17,7 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 """Of malloc.h."""
 
-BYTES: Final = 6 << 30
+BYTES: Final = 4 << 30
 """Address space of one process."""
 
 
