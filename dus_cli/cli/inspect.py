@@ -53,8 +53,7 @@ def inspect(
 ) -> None:
     """Show what a checkpoint is: architecture, layers, sizes, and what --drop n/4 would give.
 
-    Reads headers, index and config.json only, never weights; of a model on the Hub nothing else is
-    fetched.
+    Reads headers, index and config.json only, never weights, and fetches no more from the Hub.
 
     Examples:
 

@@ -121,8 +121,7 @@ def upscale(
 ) -> None:
     """Make the depth up-scaled checkpoint: layers 0..n-m-1, then m..n-1.
 
-    The path of the new checkpoint (its name, if it is published) is printed on stdout, everything
-    else on stderr.
+    Prints the new checkpoint's path on stdout, or its name on the Hub if it is published.
 
     The same command finishes a run that was interrupted.
 

@@ -117,8 +117,9 @@ def verify_command(
 ) -> None:
     """Prove a checkpoint right: headers, index, config and layers; weights and source if asked.
 
-    Of a model on the Hub only what is checked is fetched. Finds all faults, not the first. Exit
-    code 0: valid; 1: something is wrong.
+    Finds all faults, not the first. Exit code 0: valid; 1: something is wrong.
+
+    Of a model on the Hub only what is checked is fetched.
 
     Examples:
 
