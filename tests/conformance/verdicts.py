@@ -1,5 +1,6 @@
 """What the judge says, as values, and docs/architectures.md, which is made of them."""
 
+import re
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "architectures.md"
+_TEMPORARY: Final = re.compile(r"/\S*/dus-judge-\w+")
 DROPS: Final = (1, 2, 3)
 
 
@@ -139,7 +141,12 @@ def read_table(part: str, text: str) -> Iterator[list[str]]:
 
 
 def _line(*cells: str) -> str:
-    return "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |"
+    return "| " + " | ".join(map(_cell, cells)) + " |"
+
+
+def _cell(text: str) -> str:
+    """Text for a table, without the names of temporary folders, which differ from run to run."""
+    return _TEMPORARY.sub("FOLDER", text.replace("|", "/").replace("\n", " "))
 
 
 def _rule(columns: int) -> str:
