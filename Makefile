@@ -18,7 +18,7 @@ CONFORMANCE_ENV := .venv/conformance
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check oracle conformance bench compare fuzz faults clean
+.PHONY: help demo test check oracle sample conformance bench compare fuzz faults clean
 
 help: ## List the targets.
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,8 +45,10 @@ check: $(CHECK_ENV)/ready ## Lint, format, strict types, layering, docs.
 oracle: $(ORACLE_ENV)/ready ## Compare with models composed by torch and transformers (large download).
 	$(ORACLE_ENV)/bin/python -m pytest tests/oracle
 
-conformance: $(CONFORMANCE_ENV)/ready ## Judge tiny models of every type of transformers (large download).
+sample: $(CONFORMANCE_ENV)/ready ## Judge a fixed sample of types, and the judge (large download).
 	HF_HUB_OFFLINE=1 $(CONFORMANCE_ENV)/bin/python -m pytest -q tests/conformance
+
+conformance: sample ## Judge tiny models of every type of transformers (large download).
 	HF_HUB_OFFLINE=1 $(CONFORMANCE_ENV)/bin/python -m tests.conformance $(CONFORMANCE)
 
 bench: $(BENCH_ENV)/ready ## Measure time, memory and block sharing; needs tens of GB of disk.
