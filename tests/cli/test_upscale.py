@@ -301,9 +301,11 @@ def test_unwritable_place_exits_4(dus: Dus, tmp_path: Path) -> None:
 
 def test_ctrl_c_says_one_line_and_exits_130(tmp_path: Path) -> None:
     mistral_checkpoint(tmp_path / "model")
+    # In the background of a script SIGINT is ignored, and a child inherits that.
     # A second of waiting inside the writer, so that the signal meets it at work.
     program = (
-        "import os, time; from dus_cli.execute.copy import PieceCopier as C; real = C.copy\n"
+        "import os, signal, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from dus_cli.execute.copy import PieceCopier as C; real = C.copy\n"
         "def slow(self, *work): os.write(1, b'busy\\n'); time.sleep(1); real(self, *work)\n"
         "C.copy = slow\n"
         "from dus_cli.cli.app import main; main()"
